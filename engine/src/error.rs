@@ -1,0 +1,108 @@
+//! The engine's error: whose fault it is, what to do about it, and the cause underneath.
+
+use datafusion::error::DataFusionError;
+
+/// The result of the engine's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, sorted by who can mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The query cannot be run as it stands; the user changes the text.
+    #[error("{message}")]
+    Query {
+        /// What is wrong, in the user's words.
+        message: String,
+        /// What to type instead.
+        hint: Option<String>,
+    },
+    /// The input holds something that cannot be used, and the stream is told to fail on it.
+    #[error("{message}")]
+    Data {
+        /// Source, place, column and value.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// Something outside the process failed: a file, a socket, a server.
+    #[error("{context}")]
+    External {
+        /// What was being done, and to what.
+        context: String,
+        /// The failure itself.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A plan failed while it was built or run: a division by zero, an overflow, a bad cast.
+    #[error("the plan failed")]
+    Plan(#[source] Box<DataFusionError>),
+    /// The failure of an input that several queries share.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Self>),
+    /// One of the engine's invariants does not hold: a bug.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// A fault of the query, with what to type instead.
+    pub fn query(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Query { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// A fault of the input data.
+    pub fn data(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Data { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// A failure outside the process.
+    pub fn external(
+        context: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::External { context: context.into(), source: source.into() }
+    }
+
+    /// A broken invariant.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::Internal(message.into())
+    }
+
+    /// What the user may do, where that is known.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Query { hint, .. } | Self::Data { hint, .. } => hint.as_deref(),
+            Self::Shared(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<DataFusionError> for Error {
+    /// An engine error that travelled through a plan comes out as itself.
+    fn from(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::External(inner) => match inner.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Plan(Box::new(DataFusionError::External(other))),
+            },
+            DataFusionError::Shared(shared) => Self::Plan(Box::new(DataFusionError::Shared(shared))),
+            other => Self::Plan(Box::new(other)),
+        }
+    }
+}
+
+impl From<datafusion::arrow::error::ArrowError> for Error {
+    fn from(error: datafusion::arrow::error::ArrowError) -> Self {
+        Self::from(DataFusionError::from(error))
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Plan(inner) => *inner,
+            other => Self::External(Box::new(other)),
+        }
+    }
+}

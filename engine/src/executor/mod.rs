@@ -1,0 +1,11 @@
+//! Running a program: rows into state, state into results, in this process.
+
+mod assign;
+mod shard;
+mod stage;
+mod unbounded;
+mod update;
+
+pub use stage::StageCounts;
+pub(crate) use stage::{Stage, StageOptions};
+pub use update::RowCounts;

@@ -1,0 +1,143 @@
+//! The share of an aggregate's state that one task owns: a range of key partitions.
+
+use std::sync::Arc;
+
+use datafusion::arrow::record_batch::RecordBatch;
+
+use crate::error::Result;
+use crate::executor::assign::PaneTag;
+use crate::program::AggregatePlans;
+use crate::state::{MERGE_DIRECTLY_PANES, PaneStore, Stacks};
+use crate::time::EventTime;
+use crate::window::{Pane, WindowSpec};
+
+/// State added to a pane is merged once it has this many batches and half as many rows as the oldest of them …
+const UNMERGED_BATCHES: usize = 16;
+/// … or this many batches, however small.
+const MOST_UNMERGED_BATCHES: usize = 256;
+
+/// The pane state of some key partitions, and the windows made of it.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    plans: Arc<AggregatePlans>,
+    window: WindowSpec,
+    panes: PaneStore,
+    stacks: Option<Stacks>,
+    /// State rows read by merges and evaluations.
+    pub(crate) rows_read: u64,
+}
+
+impl Shard {
+    pub(crate) fn new(plans: Arc<AggregatePlans>, window: WindowSpec) -> Self {
+        let overlaps = window.range().0 >= window.slide().0.saturating_mul(4);
+        let use_stacks = window.panes_per_window() > MERGE_DIRECTLY_PANES && overlaps;
+        let stacks = use_stacks.then(|| Stacks::new(&window));
+        Self { plans, window, panes: PaneStore::default(), stacks, rows_read: 0 }
+    }
+
+    /// Adds the state of a micro-batch.
+    pub(crate) fn add(&mut self, deltas: Vec<(PaneTag, RecordBatch)>) -> Result<()> {
+        for ((pane, tag), state) in deltas {
+            self.panes.add(pane, tag, vec![state]);
+            if is_worth_merging(self.panes.get(pane, tag)) {
+                self.merge_entry(pane, tag)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges the batches of a pane and tag.
+    fn merge_entry(&mut self, pane: Pane, tag: EventTime) -> Result<()> {
+        if self.panes.get(pane, tag).len() < 2 {
+            return Ok(());
+        }
+        let batches = self.panes.take(pane, tag);
+        let merged = self.merge(batches)?;
+        self.panes.add(pane, tag, merged);
+        Ok(())
+    }
+
+    fn merge(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        self.rows_read += row_count(&state);
+        Ok(compact(self.plans.merge(state)?))
+    }
+
+    /// The aggregate's rows for the window at `instant`; instants must ascend.
+    pub(crate) fn evaluate(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
+        let state = self.window_state(instant)?;
+        self.rows_read += row_count(&state);
+        self.plans.finish(state, self.window.window(instant))
+    }
+
+    fn window_state(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
+        let (first, end) = self.window.panes_of(instant);
+        self.seal(instant, (first, end))?;
+        let Some(mut stacks) = self.stacks.take() else {
+            return Ok(self.panes.visible(&self.window, instant));
+        };
+        let Self { plans, rows_read, panes, window, .. } = self;
+        let mut merge = |state: Vec<RecordBatch>| {
+            *rows_read += row_count(&state);
+            Ok(compact(plans.merge(state)?))
+        };
+        let in_time = stacks.window((first, end), window, panes, &mut merge);
+        self.stacks = Some(stacks);
+        let mut state = in_time?;
+        for (pane, tag) in self.panes.tags(first, end) {
+            if tag <= instant && tag != self.window.first_instant(pane) {
+                state.extend_from_slice(self.panes.get(pane, tag));
+            }
+        }
+        Ok(state)
+    }
+
+    /// Merges the entries that become visible at `instant` and can no longer grow.
+    ///
+    /// Late entries join those of their pane that are already visible, so that a pane has two at the most.
+    fn seal(&mut self, instant: EventTime, (first, end): (Pane, Pane)) -> Result<()> {
+        let due: Vec<_> = self.panes.tags(first, end).filter(|(_, tag)| *tag <= instant).collect();
+        for pair in due.chunk_by(|a, b| a.0 == b.0) {
+            let Some((pane, _)) = pair.first().copied() else { continue };
+            let natural = self.window.first_instant(pane);
+            let mut late: Vec<_> = pair.iter().map(|(_, tag)| *tag).filter(|tag| *tag != natural).collect();
+            self.merge_entry(pane, natural)?;
+            if let (Some(oldest), true) = (late.first().copied(), late.len() > 1) {
+                let batches = late.drain(..).flat_map(|tag| self.panes.take(pane, tag)).collect();
+                self.panes.add(pane, oldest, batches);
+                self.merge_entry(pane, oldest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops panes before `pane`.
+    pub(crate) fn evict(&mut self, pane: Pane) {
+        self.panes.evict(pane);
+    }
+
+    /// The memory of the state and what is derived from it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.panes.bytes() + self.stacks.as_ref().map_or(0, Stacks::bytes)
+    }
+}
+
+/// Merging reads the oldest batch, the result of the last merge, again: it pays once enough has come since.
+fn is_worth_merging(batches: &[RecordBatch]) -> bool {
+    let Some((oldest, newer)) = batches.split_first() else { return false };
+    batches.len() >= MOST_UNMERGED_BATCHES
+        || (batches.len() >= UNMERGED_BATCHES && row_count(newer) * 2 >= oldest.num_rows() as u64)
+}
+
+fn row_count(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+/// One batch instead of slices of one, so that what is kept pins nothing else and can be counted.
+fn compact(batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
+    match batches.first().map(RecordBatch::schema) {
+        Some(schema) if batches.len() > 1 => {
+            datafusion::arrow::compute::concat_batches(&schema, &batches).map_or(batches, |whole| vec![whole])
+        }
+        _ => batches,
+    }
+}

@@ -1,0 +1,634 @@
+//! One windowed query, or the view that feeds one: rows go in, results of crossed instants come out.
+//!
+//! A stage's leaves read streams or other stages. A view's results of instant `e` enter the stage above with the
+//! event time `e − 1` tick, so that windows over windows are a chain of stages and nothing else.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::Int64Array;
+use datafusion::arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::executor::assign::PaneTag;
+use crate::executor::shard::Shard;
+use crate::executor::unbounded::Unbounded;
+use crate::executor::update::{Delta, RowCounts, Unit, head_rows, update};
+use crate::ingest::Block;
+use crate::nodes::{Bindings, SlotId};
+use crate::plan::Input;
+use crate::program::{AggregatePlans, Explanation, Program, Shape, Template};
+use crate::source::{Offset, PartitionId};
+use crate::state::{Calendar, KeyRouter, PaneStore};
+use crate::time::{EventTime, Span, Watermark};
+use crate::window::WindowSpec;
+
+/// Instants evaluated together; bounds the results held in memory when many windows close at once.
+const INSTANTS_AT_ONCE: usize = 32;
+/// Row state of one pane is made one batch once it has this many.
+const UNMERGED_ROW_BATCHES: usize = 64;
+
+/// How a stage is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StageOptions {
+    /// Plans run at once, and shards of aggregate state.
+    pub(crate) tasks: usize,
+    /// T, the number of key partitions.
+    pub(crate) key_partitions: u32,
+}
+
+/// Where a leaf's rows come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StageInput {
+    /// The query's stream with this index.
+    Stream(usize),
+    /// The stage's view with this index.
+    View(usize),
+}
+
+/// Result rows, and the instant they belong to if the query is windowed.
+#[derive(Debug)]
+pub(crate) struct Emission {
+    pub(crate) instant: Option<EventTime>,
+    pub(crate) rows: Vec<RecordBatch>,
+}
+
+/// Rows of a stream that were too late for every window.
+#[derive(Debug)]
+pub(crate) struct LateRows {
+    pub(crate) stream: usize,
+    pub(crate) block: Arc<Block>,
+    pub(crate) missed: Vec<(u32, Watermark)>,
+}
+
+/// What a stage has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageCounts {
+    /// For each leaf, its scan name and where its rows went.
+    pub inputs: Vec<(String, RowCounts)>,
+    /// State rows read by merges and evaluations.
+    pub state_rows_read: u64,
+    /// Instants evaluated.
+    pub instants: u64,
+    /// Memory of the state.
+    pub state_bytes: u64,
+    /// Plans made, at the start and since.
+    pub plans_made: u64,
+    /// Plans the query has.
+    pub plan_count: u64,
+}
+
+/// A stage.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    program: Arc<Program>,
+    inputs: Vec<StageInput>,
+    views: Vec<View>,
+    windows: Vec<WindowSpec>,
+    calendars: Vec<Calendar>,
+    state: State,
+    options: StageOptions,
+    /// All instants up to here have been evaluated.
+    evaluated: EventTime,
+    counts: Vec<RowCounts>,
+    instants: u64,
+}
+
+#[derive(Debug)]
+struct View {
+    name: String,
+    stage: Stage,
+    rows: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Aggregate { plans: Arc<AggregatePlans>, router: KeyRouter, shards: Vec<Shard> },
+    Rows { plan: Template, stores: Vec<PaneStore> },
+    Unbounded { state: Unbounded, ready: Vec<RecordBatch> },
+    Stateless { ready: Vec<RecordBatch> },
+    Finite { plan: Option<Template> },
+}
+
+impl Stage {
+    /// Sets the stage of `program` up; `stream_of` gives the index of a stream by its name.
+    pub(crate) fn build<'a>(
+        program: Program,
+        options: StageOptions,
+        stream_of: &'a (dyn Fn(&str) -> Result<usize> + Sync),
+    ) -> BoxFuture<'a, Result<Self>> {
+        async move {
+            let mut views: Vec<View> = Vec::new();
+            let mut inputs = Vec::new();
+            for leaf in &program.inputs {
+                inputs.push(match leaf.table().input() {
+                    Input::Stream(stream) => StageInput::Stream(stream_of(&stream.name)?),
+                    Input::View(view) => match views.iter().position(|known| known.name == view.name) {
+                        Some(index) => StageInput::View(index),
+                        None => {
+                            let program = Program::compile(view.query.clone()).await?;
+                            let stage = Self::build(program, options, stream_of).await?;
+                            views.push(View { name: view.name.clone(), stage, rows: 0 });
+                            StageInput::View(views.len() - 1)
+                        }
+                    },
+                });
+            }
+            let windows = program.inputs.iter().filter_map(|leaf| leaf.table().window().copied()).collect::<Vec<_>>();
+            let state = State::new(&program, &windows, options)?;
+            let leaves = program.inputs.len();
+            Ok(Self {
+                program: Arc::new(program),
+                inputs,
+                views,
+                windows,
+                calendars: vec![Calendar::default(); leaves],
+                state,
+                options,
+                evaluated: EventTime(i64::MIN),
+                counts: vec![RowCounts::default(); leaves],
+                instants: 0,
+            })
+        }
+        .boxed()
+    }
+
+    /// The columns of its results.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.program.schema)
+    }
+
+    /// Its plans and its views' in words, views first.
+    pub(crate) fn explain(&self) -> Vec<(Option<String>, Explanation)> {
+        let views = self.views.iter().flat_map(|view| {
+            let mut parts = view.stage.explain();
+            if let Some((name, _)) = parts.last_mut() {
+                *name = Some(view.name.clone());
+            }
+            parts
+        });
+        views.chain(std::iter::once((None, self.program.explain()))).collect()
+    }
+
+    /// The longest slide of its windows and its views'.
+    pub(crate) fn longest_slide(&self) -> Span {
+        let own = self.windows.iter().map(WindowSpec::slide);
+        own.chain(self.views.iter().map(|view| view.stage.longest_slide())).max().unwrap_or(Span(0))
+    }
+
+    /// What it has done, views included.
+    pub(crate) fn counts(&self) -> StageCounts {
+        let names = self.program.inputs.iter().map(|leaf| leaf.table().scan_name());
+        let mut counts = StageCounts {
+            inputs: names.zip(self.counts.iter().copied()).collect(),
+            state_rows_read: self.state.rows_read(),
+            instants: self.instants,
+            state_bytes: self.state.bytes() as u64,
+            plans_made: self.program.plans_made(),
+            plan_count: self.program.plan_count(),
+        };
+        for view in self.views.iter().map(|view| view.stage.counts()) {
+            counts.state_rows_read += view.state_rows_read;
+            counts.state_bytes += view.state_bytes;
+            counts.plans_made += view.plans_made;
+            counts.plan_count += view.plan_count;
+            counts.inputs.extend(view.inputs);
+        }
+        counts
+    }
+
+    /// Takes in the rows of a micro-batch, a list of units for each stream; gives the rows that were too late.
+    ///
+    /// Views evaluate the instants that `watermark` crosses on the way.
+    pub(crate) fn update<'a>(
+        &'a mut self,
+        streams: &'a [Vec<Unit>],
+        watermark: Watermark,
+    ) -> BoxFuture<'a, Result<Vec<LateRows>>> {
+        async move {
+            let mut late = Vec::new();
+            for (leaf, input) in self.inputs.clone().into_iter().enumerate() {
+                if let StageInput::Stream(stream) = input {
+                    let units = streams.get(stream).cloned().unwrap_or_default();
+                    late.extend(self.update_leaf(leaf, stream, units).await?);
+                }
+            }
+            for index in 0..self.views.len() {
+                late.extend(self.update_view(index, streams, watermark).await?);
+            }
+            Ok(late)
+        }
+        .boxed()
+    }
+
+    async fn update_view(
+        &mut self,
+        index: usize,
+        streams: &[Vec<Unit>],
+        watermark: Watermark,
+    ) -> Result<Vec<LateRows>> {
+        let no_view = || Error::internal("a leaf reads a view that is not there");
+        let late = self.views.get_mut(index).ok_or_else(no_view)?.stage.update(streams, watermark).await?;
+        loop {
+            let view = self.views.get_mut(index).ok_or_else(no_view)?;
+            let emissions = view.stage.evaluate(watermark).await?;
+            if emissions.is_empty() {
+                return Ok(late);
+            }
+            let schema = view.stage.schema();
+            let mut unit = Unit::new();
+            for emission in emissions {
+                if let Some(block) = view_block(emission, &schema, view.rows)? {
+                    view.rows += block.rows.num_rows() as u64;
+                    unit.push(Arc::new(block));
+                }
+            }
+            let leaves = self.inputs.iter().enumerate();
+            let leaves: Vec<_> = leaves
+                .filter(|(_, input)| matches!(input, StageInput::View(view) if *view == index))
+                .map(|(leaf, _)| leaf)
+                .collect();
+            for leaf in leaves {
+                self.update_leaf(leaf, usize::MAX, vec![unit.clone()]).await?;
+            }
+        }
+    }
+
+    async fn update_leaf(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        match &self.state {
+            State::Aggregate { .. } | State::Rows { .. } => self.update_windows(leaf, stream, units).await,
+            State::Unbounded { .. } | State::Stateless { .. } => {
+                self.update_endless(leaf, units).await?;
+                Ok(Vec::new())
+            }
+            State::Finite { .. } => Ok(Vec::new()),
+        }
+    }
+
+    async fn update_windows(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
+        let deltas = self.in_parallel(units, move |program, unit| {
+            let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
+            update(program, input, &unit)
+        });
+        let deltas: Vec<Delta> = deltas.await?;
+        let mut late = Vec::new();
+        let mut states = Vec::new();
+        for delta in deltas {
+            if let Some(counts) = self.counts.get_mut(leaf) {
+                counts.add(&delta.counts);
+            }
+            late.extend(delta.late.into_iter().map(|(block, missed)| LateRows { stream, block, missed }));
+            if let Some(calendar) = self.calendars.get_mut(leaf) {
+                delta.state.iter().for_each(|((pane, tag), _)| calendar.note(*pane, *tag));
+            }
+            states.extend(delta.state);
+        }
+        self.state.add(leaf, states).await?;
+        Ok(late)
+    }
+
+    async fn update_endless(&mut self, leaf: usize, units: Vec<Unit>) -> Result<()> {
+        let heads = self.in_parallel(units, move |program, unit| {
+            let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
+            let mut counts = RowCounts::default();
+            let rows = head_rows(input, &unit, &mut counts)?;
+            let rows = match &program.shape {
+                Shape::Unbounded(plans) => plans.update(rows)?,
+                Shape::Stateless(plan) => plan.run(stateless_bindings(program.inputs.len(), leaf, rows))?,
+                _ => return Err(Error::internal("a windowed plan was given endless rows")),
+            };
+            Ok((counts, rows))
+        });
+        let heads: Vec<(RowCounts, Vec<RecordBatch>)> = heads.await?;
+        for (counts, rows) in heads {
+            if let Some(known) = self.counts.get_mut(leaf) {
+                known.add(&counts);
+            }
+            if let State::Unbounded { ready, .. } | State::Stateless { ready } = &mut self.state {
+                ready.extend(rows);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `work` on every unit on threads of its own, `tasks` at a time; results come in the order of the units.
+    async fn in_parallel<T: Send + 'static>(
+        &self,
+        units: Vec<Unit>,
+        work: impl Fn(&Program, Unit) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let jobs = units.into_iter().map(|unit| {
+            let (program, work) = (Arc::clone(&self.program), work.clone());
+            blocking(move || work(&program, unit))
+        });
+        futures::stream::iter(jobs).buffered(self.options.tasks.max(1)).try_collect().await
+    }
+
+    /// Evaluates the next instants that `watermark` crosses, a bounded number of them; empty once all are done.
+    pub(crate) async fn evaluate(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
+        match &mut self.state {
+            State::Finite { plan } => match plan.take() {
+                None => Ok(Vec::new()),
+                Some(plan) => {
+                    let rows = blocking(move || plan.run(Bindings::default())).await?;
+                    Ok(vec![Emission { instant: None, rows }])
+                }
+            },
+            State::Stateless { ready } => {
+                let rows = std::mem::take(ready);
+                Ok(if rows.is_empty() { Vec::new() } else { vec![Emission { instant: None, rows }] })
+            }
+            State::Unbounded { state, ready } => {
+                if ready.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let rows = state.update(std::mem::take(ready))?;
+                Ok(vec![Emission { instant: None, rows }])
+            }
+            State::Aggregate { .. } | State::Rows { .. } => self.evaluate_windows(watermark).await,
+        }
+    }
+
+    async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
+        let shift = self.windows.iter().map(WindowSpec::shift).max().unwrap_or(Span(0));
+        let limit = EventTime(watermark.0).minus(shift);
+        let mut instants = Vec::new();
+        while instants.len() < INSTANTS_AT_ONCE {
+            let Some(instant) = self.next_instant(limit) else { break };
+            self.evaluated = instant;
+            instants.push(instant);
+        }
+        if instants.is_empty() {
+            self.evaluated = self.evaluated.max(limit);
+            self.evict();
+            return Ok(Vec::new());
+        }
+        self.instants += instants.len() as u64;
+        let results = self.state.evaluate(&self.program, &self.windows, &instants, self.options.tasks).await?;
+        self.evict();
+        let emissions = instants.into_iter().zip(results);
+        Ok(emissions.map(|(instant, rows)| Emission { instant: Some(instant), rows }).collect())
+    }
+
+    /// The next instant after the evaluated ones, up to `limit`, at which some window has rows.
+    fn next_instant(&self, limit: EventTime) -> Option<EventTime> {
+        let mut after = self.evaluated;
+        loop {
+            let instant = self.windows.iter().map(|window| window.instant_after(after)).min()?;
+            if instant > limit {
+                return None;
+            }
+            let inputs = self.windows.iter().zip(&self.calendars);
+            let present = inputs.filter_map(|(window, calendar)| calendar.next_presence(window, instant)).min()?;
+            if present <= instant {
+                return Some(instant);
+            }
+            after = EventTime(present.0.saturating_sub(1));
+        }
+    }
+
+    /// Drops the panes that no instant to come can see.
+    fn evict(&mut self) {
+        let is_single = self.windows.len() == 1;
+        for (leaf, (window, calendar)) in self.windows.iter().zip(&mut self.calendars).enumerate() {
+            if self.evaluated.0 == i64::MIN || self.evaluated.0 >= i64::MAX - 1 {
+                return;
+            }
+            // A side of a join keeps its last contents until its own next instant.
+            let needed = if is_single {
+                window.instant_after(self.evaluated)
+            } else {
+                window.instant_at_or_before(EventTime(self.evaluated.0 + 1))
+            };
+            let (first, _) = window.panes_of(needed);
+            calendar.evict(first);
+            self.state.evict(leaf, first);
+        }
+    }
+}
+
+impl State {
+    fn new(program: &Program, windows: &[WindowSpec], options: StageOptions) -> Result<Self> {
+        let tasks = options.tasks.max(1);
+        Ok(match &program.shape {
+            Shape::Finite(plan) => Self::Finite { plan: Some(plan.clone()) },
+            Shape::Stateless(_) => Self::Stateless { ready: Vec::new() },
+            Shape::Unbounded(plans) => {
+                let state = Unbounded::new(Arc::new(plans.clone()), options.key_partitions);
+                Self::Unbounded { state, ready: Vec::new() }
+            }
+            Shape::Rows(plan) => {
+                Self::Rows { plan: plan.clone(), stores: windows.iter().map(|_| PaneStore::default()).collect() }
+            }
+            Shape::Aggregate(plans) => {
+                let [window] = windows else { return Err(Error::internal("an aggregate over several windows")) };
+                let plans = Arc::new(plans.clone());
+                let shards = if plans.key_columns == 0 { 1 } else { tasks };
+                let router = KeyRouter {
+                    key_columns: plans.key_columns,
+                    partitions: options.key_partitions.max(1),
+                    shards: u32::try_from(shards).unwrap_or(1),
+                };
+                let shards = (0..shards).map(|_| Shard::new(Arc::clone(&plans), *window)).collect();
+                Self::Aggregate { plans, router, shards }
+            }
+        })
+    }
+
+    async fn add(&mut self, leaf: usize, states: Vec<(PaneTag, Vec<RecordBatch>)>) -> Result<()> {
+        match self {
+            Self::Rows { stores, .. } => {
+                let Some(store) = stores.get_mut(leaf) else { return Err(Error::internal("no such leaf")) };
+                for ((pane, tag), batches) in states {
+                    store.add(pane, tag, batches);
+                    if store.get(pane, tag).len() >= UNMERGED_ROW_BATCHES {
+                        let batches = store.take(pane, tag);
+                        let schema = batches.first().map(RecordBatch::schema);
+                        let whole = schema.map(|schema| concat_batches(&schema, &batches)).transpose()?;
+                        store.add(pane, tag, whole.into_iter().collect());
+                    }
+                }
+                Ok(())
+            }
+            Self::Aggregate { router, shards, .. } => {
+                let mut parts: Vec<Vec<(PaneTag, RecordBatch)>> = shards.iter().map(|_| Vec::new()).collect();
+                for (pair, batches) in states {
+                    for batch in batches {
+                        for (shard, rows) in router.split(batch)? {
+                            if let Some(part) = parts.get_mut(shard) {
+                                part.push((pair, rows));
+                            }
+                        }
+                    }
+                }
+                let mut parts = parts.into_iter();
+                for_each_shard(shards, move |_| {
+                    let part = parts.next().unwrap_or_default();
+                    move |shard: &mut Shard| shard.add(part)
+                })
+                .await?;
+                Ok(())
+            }
+            _ => Err(Error::internal("a query without windows was given panes")),
+        }
+    }
+
+    async fn evaluate(
+        &mut self,
+        program: &Arc<Program>,
+        windows: &[WindowSpec],
+        instants: &[EventTime],
+        tasks: usize,
+    ) -> Result<Vec<Vec<RecordBatch>>> {
+        match self {
+            Self::Rows { plan, stores } => {
+                let jobs = instants.iter().map(|instant| {
+                    let seen: Vec<_> = stores
+                        .iter()
+                        .zip(windows)
+                        .map(|(store, window)| {
+                            let own = window.instant_at_or_before(*instant);
+                            (window.window(own), store.visible(window, own))
+                        })
+                        .collect();
+                    let (program, plan) = (Arc::clone(program), plan.clone());
+                    blocking(move || {
+                        let mut bindings = Bindings::default();
+                        for (leaf, ((window, batches), input)) in seen.into_iter().zip(&program.inputs).enumerate() {
+                            let rows = batches.iter().map(|batch| input.with_bounds(batch, window)).collect::<Result<_>>();
+                            bindings.bind(SlotId(leaf), rows?);
+                        }
+                        plan.run(bindings)
+                    })
+                });
+                futures::stream::iter(jobs.collect::<Vec<_>>()).buffered(tasks.max(1)).try_collect().await
+            }
+            Self::Aggregate { plans, shards, .. } => {
+                let of_shards = for_each_shard(shards, |_| {
+                    let instants = instants.to_vec();
+                    move |shard: &mut Shard| {
+                        instants.iter().map(|instant| shard.evaluate(*instant)).collect::<Result<Vec<_>>>()
+                    }
+                })
+                .await?;
+                let mut by_instant: Vec<Vec<RecordBatch>> = instants.iter().map(|_| Vec::new()).collect();
+                for rows in of_shards {
+                    for (all, part) in by_instant.iter_mut().zip(rows) {
+                        all.extend(part);
+                    }
+                }
+                let jobs = by_instant.into_iter().map(|rows| {
+                    let plans = Arc::clone(plans);
+                    blocking(move || plans.post(rows))
+                });
+                futures::stream::iter(jobs).buffered(tasks.max(1)).try_collect().await
+            }
+            _ => Err(Error::internal("a query without windows was asked for one")),
+        }
+    }
+
+    fn evict(&mut self, leaf: usize, first: crate::window::Pane) {
+        match self {
+            Self::Rows { stores, .. } => {
+                if let Some(store) = stores.get_mut(leaf) {
+                    store.evict(first);
+                }
+            }
+            Self::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.evict(first)),
+            _ => {}
+        }
+    }
+
+    fn rows_read(&self) -> u64 {
+        match self {
+            Self::Aggregate { shards, .. } => shards.iter().map(|shard| shard.rows_read).sum(),
+            _ => 0,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Aggregate { shards, .. } => shards.iter().map(Shard::bytes).sum(),
+            Self::Rows { stores, .. } => stores.iter().map(PaneStore::bytes).sum(),
+            Self::Unbounded { state, .. } => state.bytes(),
+            Self::Stateless { .. } | Self::Finite { .. } => 0,
+        }
+    }
+}
+
+/// Runs work on a thread that may be kept busy.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let task = SpawnedTask::spawn_blocking(work);
+    task.join().await.map_err(|error| Error::internal(format!("a task ended early: {error}")))?
+}
+
+/// Runs the work made for each shard on all shards at once; results in their order.
+async fn for_each_shard<T, W>(shards: &mut Vec<Shard>, mut work: impl FnMut(usize) -> W) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    W: FnOnce(&mut Shard) -> Result<T> + Send + 'static,
+{
+    let running: Vec<_> = std::mem::take(shards)
+        .into_iter()
+        .enumerate()
+        .map(|(index, mut shard)| {
+            let work = work(index);
+            SpawnedTask::spawn_blocking(move || {
+                let result = work(&mut shard);
+                (shard, result)
+            })
+        })
+        .collect();
+    let mut results = Vec::with_capacity(running.len());
+    for task in running {
+        let (shard, result) =
+            task.join().await.map_err(|error| Error::internal(format!("a task ended early: {error}")))?;
+        shards.push(shard);
+        results.push(result);
+    }
+    results.into_iter().collect()
+}
+
+/// Rows for one leaf, none for the others: the plan gives what these rows add.
+fn stateless_bindings(leaves: usize, leaf: usize, rows: Vec<RecordBatch>) -> Bindings {
+    let mut bindings = Bindings::default();
+    for other in (0..leaves).filter(|other| *other != leaf) {
+        bindings.bind(SlotId(other), Vec::new());
+    }
+    bindings.bind(SlotId(leaf), rows);
+    bindings
+}
+
+/// The results of a view at an instant as a block of the stage above: in one order, whatever order they came in.
+fn view_block(emission: Emission, schema: &SchemaRef, first: u64) -> Result<Option<Block>> {
+    let rows = concat_batches(schema, &emission.rows)?;
+    let (Some(instant), 1..) = (emission.instant, rows.num_rows()) else { return Ok(None) };
+    let columns: Vec<_> = rows
+        .columns()
+        .iter()
+        .filter(|column| !column.data_type().is_nested())
+        .map(|column| SortColumn { values: Arc::clone(column), options: None })
+        .collect();
+    let rows = if columns.is_empty() {
+        rows
+    } else {
+        take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)?
+    };
+    let time = instant.minus(Span(1));
+    Ok(Some(Block {
+        partition: PartitionId(0),
+        offsets: Offset(first)..Offset(first + rows.num_rows() as u64),
+        times: Int64Array::from_value(time.0, rows.num_rows()),
+        rows,
+        earliest: time,
+        latest: time,
+        behind: Vec::new(),
+    }))
+}

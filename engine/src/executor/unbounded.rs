@@ -1,0 +1,95 @@
+//! A GROUP BY over endless rows: one open pane, of which each micro-batch shows the groups it changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use datafusion::arrow::array::BooleanArray;
+use datafusion::arrow::compute::{concat_batches, filter_record_batch};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::row::{RowConverter, SortField};
+
+use crate::error::Result;
+use crate::program::AggregatePlans;
+use crate::state::{KeyRouter, byte_size};
+use crate::time::EventTime;
+use crate::window::Window;
+
+/// The state of every group seen, by key partition so that an epoch reads only the partitions it touches.
+#[derive(Debug)]
+pub(crate) struct Unbounded {
+    plans: Arc<AggregatePlans>,
+    router: KeyRouter,
+    partitions: BTreeMap<usize, Vec<RecordBatch>>,
+    bytes: usize,
+}
+
+/// There is no window here, and no plan asks for its bounds.
+const NO_WINDOW: Window = Window { start: EventTime(0), end: EventTime(0) };
+
+impl Unbounded {
+    pub(crate) fn new(plans: Arc<AggregatePlans>, partitions: u32) -> Self {
+        // One shard for each key partition.
+        let router = KeyRouter { key_columns: plans.key_columns, partitions, shards: partitions };
+        Self { plans, router, partitions: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// Takes in state rows and gives the result rows that are new or changed.
+    pub(crate) fn update(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let mut added = BTreeMap::<usize, Vec<RecordBatch>>::new();
+        for batch in self.plans.merge(state)? {
+            for (partition, rows) in self.router.split(batch)? {
+                added.entry(partition).or_default().push(rows);
+            }
+        }
+        let mut before = Vec::new();
+        let mut after = Vec::new();
+        for (partition, rows) in added {
+            let known = self.partitions.remove(&partition).unwrap_or_default();
+            self.bytes = self.bytes.saturating_sub(byte_size(&known));
+            before.extend(known.iter().cloned());
+            let merged = self.plans.merge(known.into_iter().chain(rows).collect())?;
+            self.bytes += byte_size(&merged);
+            after.extend(merged.iter().cloned());
+            self.partitions.insert(partition, merged);
+        }
+        let before = if before.is_empty() { Vec::new() } else { self.results(before)? };
+        let after = if after.is_empty() { Vec::new() } else { self.results(after)? };
+        new_rows(&before, after)
+    }
+
+    fn results(&self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        self.plans.post(self.plans.finish(state, NO_WINDOW)?)
+    }
+
+    /// The memory of the state.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The rows of `after` that are not in `before`.
+fn new_rows(before: &[RecordBatch], after: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let Some(schema) = after.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
+    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
+    let converter = RowConverter::new(fields)?;
+    let mut known = HashMap::<Vec<u8>, usize>::new();
+    for batch in before {
+        for row in &converter.convert_columns(batch.columns())? {
+            *known.entry(row.as_ref().to_vec()).or_default() += 1;
+        }
+    }
+    let after = concat_batches(&schema, &after)?;
+    let rows = converter.convert_columns(after.columns())?;
+    let is_new: BooleanArray = rows
+        .iter()
+        .map(|row| match known.get_mut(row.as_ref()) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                Some(false)
+            }
+            _ => Some(true),
+        })
+        .collect();
+    let changed = filter_record_batch(&after, &is_new)?;
+    Ok(if changed.num_rows() == 0 { Vec::new() } else { vec![changed] })
+}

@@ -1,0 +1,201 @@
+//! A stream's log in memory: appended once, read by every query at its own pace, bounded.
+//!
+//! A record stays until the slowest reader has taken it; while what is kept exceeds the limit, appending waits, and
+//! with it the source.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::error::{Error, Result};
+use crate::ingest::block::Record;
+
+/// What an input may keep in memory before it waits for its readers, in bytes.
+pub const LOG_LIMIT_BYTES: usize = 64 << 20;
+
+/// The log.
+#[derive(Debug)]
+pub struct StreamLog {
+    state: Mutex<State>,
+    appended: watch::Sender<u64>,
+    taken: Notify,
+    limit_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The sequence number of the first record that is kept.
+    first: u64,
+    records: VecDeque<Arc<Record>>,
+    bytes: usize,
+    /// The next sequence number of each reader; `None` once it is gone.
+    readers: Vec<Option<u64>>,
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone)]
+enum End {
+    Complete,
+    Failed(Arc<Error>),
+}
+
+/// A place in the log that moves forward.
+#[derive(Debug)]
+pub struct LogReader {
+    log: Arc<StreamLog>,
+    index: usize,
+    appended: watch::Receiver<u64>,
+}
+
+impl StreamLog {
+    /// An empty log that keeps about this much.
+    pub(crate) fn new(limit_bytes: usize) -> Arc<Self> {
+        let (appended, _) = watch::channel(0);
+        Arc::new(Self { state: Mutex::default(), appended, taken: Notify::new(), limit_bytes })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every statement that changes it, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A reader from here on.
+    pub(crate) fn reader(self: &Arc<Self>) -> LogReader {
+        let mut state = self.state();
+        let next = state.first + state.records.len() as u64;
+        state.readers.push(Some(next));
+        LogReader { log: Arc::clone(self), index: state.readers.len() - 1, appended: self.appended.subscribe() }
+    }
+
+    /// Appends a record once there is room.
+    pub(crate) async fn append(&self, record: Record) {
+        loop {
+            let room = self.taken.notified();
+            if self.state().bytes <= self.limit_bytes {
+                break;
+            }
+            room.await;
+        }
+        {
+            let mut state = self.state();
+            state.bytes += record.bytes();
+            state.records.push_back(Arc::new(record));
+            state.drop_taken();
+        }
+        self.appended.send_modify(|count| *count += 1);
+    }
+
+    /// Says that nothing follows.
+    pub(crate) fn complete(&self) {
+        self.finish(End::Complete);
+    }
+
+    /// Says that the input failed.
+    pub(crate) fn fail(&self, error: Error) {
+        self.finish(End::Failed(Arc::new(error)));
+    }
+
+    fn finish(&self, end: End) {
+        self.state().end.get_or_insert(end);
+        self.appended.send_modify(|count| *count += 1);
+    }
+}
+
+impl State {
+    fn drop_taken(&mut self) {
+        let end = self.first + self.records.len() as u64;
+        let needed = self.readers.iter().flatten().copied().min().unwrap_or(end);
+        while self.first < needed {
+            if let Some(record) = self.records.pop_front() {
+                self.bytes = self.bytes.saturating_sub(record.bytes());
+            }
+            self.first += 1;
+        }
+    }
+}
+
+impl LogReader {
+    /// Takes the next records, in order, as long as they have fewer than `max_rows` rows together (at least one).
+    pub(crate) fn take(&mut self, max_rows: usize) -> Vec<Arc<Record>> {
+        let mut state = self.log.state();
+        let Some(next) = state.readers.get(self.index).copied().flatten() else { return Vec::new() };
+        let skip = usize::try_from(next - state.first).unwrap_or(usize::MAX);
+        let mut rows = 0;
+        let mut taken = Vec::new();
+        for record in state.records.iter().skip(skip) {
+            rows += record.row_count();
+            if rows > max_rows && !taken.is_empty() {
+                break;
+            }
+            taken.push(Arc::clone(record));
+        }
+        if let Some(place) = state.readers.get_mut(self.index) {
+            *place = Some(next + taken.len() as u64);
+        }
+        state.drop_taken();
+        drop(state);
+        self.log.taken.notify_one();
+        taken
+    }
+
+    /// The rows that could be taken now.
+    pub(crate) fn waiting_rows(&self) -> usize {
+        let state = self.log.state();
+        let Some(next) = state.readers.get(self.index).copied().flatten() else { return 0 };
+        let skip = usize::try_from(next - state.first).unwrap_or(usize::MAX);
+        state.records.iter().skip(skip).map(|record| record.row_count()).sum()
+    }
+
+    /// Whether a record can be taken now.
+    pub(crate) fn has_record(&self) -> bool {
+        let state = self.log.state();
+        let end = state.first + state.records.len() as u64;
+        state.readers.get(self.index).copied().flatten().is_some_and(|next| next < end)
+    }
+
+    /// Whether everything was taken and nothing follows.
+    ///
+    /// # Errors
+    /// The failure of the input, once all that came before it was taken.
+    pub(crate) fn is_at_end(&self) -> Result<bool> {
+        if self.has_record() {
+            return Ok(false);
+        }
+        match &self.log.state().end {
+            None => Ok(false),
+            Some(End::Complete) => Ok(true),
+            Some(End::Failed(error)) => Err(Error::Shared(Arc::clone(error))),
+        }
+    }
+
+    /// Whether nothing more will be appended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.log.state().end.is_some()
+    }
+
+    /// Whether what is kept has reached its limit, so that waiting for more is in vain.
+    pub(crate) fn is_full(&self) -> bool {
+        self.log.state().bytes > self.log.limit_bytes
+    }
+
+    /// Waits for a change since the last call: a record, the end, a failure.
+    pub(crate) async fn changed(&mut self) {
+        if self.appended.changed().await.is_err() {
+            // The log lives as long as this reader holds it; its sender cannot be gone.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        let mut state = self.log.state();
+        if let Some(place) = state.readers.get_mut(self.index) {
+            *place = None;
+        }
+        state.drop_taken();
+        drop(state);
+        self.log.taken.notify_one();
+    }
+}

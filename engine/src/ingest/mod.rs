@@ -1,0 +1,246 @@
+//! Ingestion of a stream, once for all its queries: read ▸ decode ▸ tag event time and lateness ▸ log.
+//!
+//! Reading and logging are sequential per partition; the splits between them are decoded on as many threads as there
+//! are cores. Rows that cannot be used are counted and treated as the stream's `bad_data` says.
+
+mod block;
+mod log;
+mod progress;
+mod reading;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use datafusion::arrow::array::Int64Array;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub(crate) use block::Record;
+pub use block::Block;
+pub(crate) use log::{LogReader, StreamLog};
+pub use log::LOG_LIMIT_BYTES;
+pub use progress::{Behind, Observed, Progress};
+pub(crate) use reading::Event;
+use reading::read_partition;
+
+use crate::error::{Error, Result};
+use crate::plan::{BadData, StreamDefinition};
+use crate::side::SideTable;
+use crate::source::{BadRow, Decoded, Offset, PartitionId, Source};
+use crate::time::{Clock, Watermark};
+
+/// Events between the partitions and the log.
+const EVENT_QUEUE: usize = 4;
+
+/// What a stream has taken in so far.
+#[derive(Debug, Default)]
+pub struct IngestMetrics {
+    rows: AtomicU64,
+    bad_rows: AtomicU64,
+    late_rows: AtomicU64,
+}
+
+impl IngestMetrics {
+    /// Rows logged.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Rows that could not be used.
+    pub fn bad_rows(&self) -> u64 {
+        self.bad_rows.load(Ordering::Relaxed)
+    }
+
+    /// Rows logged that were below the watermark of their partition; they may be in time for some window.
+    pub fn rows_behind(&self) -> u64 {
+        self.late_rows.load(Ordering::Relaxed)
+    }
+}
+
+/// One stream being read.
+#[derive(Debug)]
+pub struct Ingest {
+    definition: Arc<StreamDefinition>,
+    source: Arc<dyn Source>,
+    clock: Arc<dyn Clock>,
+    log: Arc<StreamLog>,
+    metrics: Arc<IngestMetrics>,
+    dead: Arc<SideTable>,
+    late: Arc<SideTable>,
+}
+
+impl Ingest {
+    /// A stream that is not read yet: first its readers are made, then it is run.
+    pub fn new(definition: Arc<StreamDefinition>, source: Arc<dyn Source>, clock: Arc<dyn Clock>) -> Self {
+        let late = Arc::new(SideTable::late(&definition.schema));
+        Self {
+            definition,
+            source,
+            clock,
+            log: StreamLog::new(LOG_LIMIT_BYTES),
+            metrics: Arc::default(),
+            dead: Arc::new(SideTable::dead()),
+            late,
+        }
+    }
+
+    /// The stream.
+    pub const fn definition(&self) -> &Arc<StreamDefinition> {
+        &self.definition
+    }
+
+    /// What it has taken in.
+    pub const fn metrics(&self) -> &Arc<IngestMetrics> {
+        &self.metrics
+    }
+
+    /// The rows that could not be used: `name$dead`.
+    pub const fn dead_rows(&self) -> &Arc<SideTable> {
+        &self.dead
+    }
+
+    /// The rows that were too late for a query: `name$late`.
+    pub const fn late_rows(&self) -> &Arc<SideTable> {
+        &self.late
+    }
+
+    /// Where the rows come from, in a few words.
+    pub fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    pub(crate) fn reader(&self) -> LogReader {
+        self.log.reader()
+    }
+
+    /// Reads the stream to its end; for a stream without end, until it is dropped.
+    ///
+    /// A failure ends the log, so that each of its queries reports it.
+    pub async fn run(&self) {
+        match self.read_all().await {
+            Ok(()) => self.log.complete(),
+            Err(error) => self.log.fail(error),
+        }
+    }
+
+    async fn read_all(&self) -> Result<()> {
+        let readers = self.source.open().await?;
+        tracing::info!(stream = %self.definition.name, partitions = readers.len(), "opened");
+        let mut progress = Progress::new(self.definition.event_time.as_ref(), readers.len());
+        let (events, mut received) = mpsc::channel(EVENT_QUEUE);
+        let idle_timeout = self.definition.event_time.and_then(|rule| rule.idle_timeout);
+        let mut tasks = JoinSet::new();
+        for (number, reader) in (0..).zip(readers) {
+            tasks.spawn(read_partition(PartitionId(number), reader, idle_timeout, events.clone()));
+        }
+        drop(events);
+        while let Some(event) = self.next_event(&mut received).await {
+            self.append_event(event, &mut progress, None).await?;
+        }
+        if progress.watermark() == Watermark::END || tasks.is_empty() {
+            return Ok(());
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|error| Error::internal(format!("a reader ended early: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// The next thing that happens; on a stream whose event time is arrival time, time itself happens too.
+    async fn next_event(&self, received: &mut mpsc::Receiver<Event>) -> Option<Event> {
+        if self.definition.event_time.is_some() {
+            return received.recv().await;
+        }
+        tokio::select! {
+            event = received.recv() => event,
+            () = tokio::time::sleep(ARRIVAL_TICK) => Some(Event::Tick),
+        }
+    }
+
+    /// Logs what happened; `tamper` may change the block on its way.
+    pub(crate) async fn append_event(
+        &self,
+        event: Event,
+        progress: &mut Progress,
+        tamper: Option<&dyn Fn(&mut Block)>,
+    ) -> Result<()> {
+        let mut block = self.block_of(event, progress)?;
+        if let (Some(tamper), Some(block)) = (tamper, &mut block) {
+            tamper(block);
+        }
+        let record =
+            Record { block: block.map(Arc::new), watermark: progress.watermark(), logged_at: Instant::now() };
+        self.log.append(record).await;
+        Ok(())
+    }
+
+    fn block_of(&self, event: Event, progress: &mut Progress) -> Result<Option<Block>> {
+        let block = match event {
+            Event::Rows { partition, offsets, decoded } => {
+                let decoded = self.without_bad_rows(partition, decoded)?;
+                self.block(partition, offsets, decoded, progress)?
+            }
+            Event::Idle(partition) => {
+                progress.idle(partition);
+                None
+            }
+            Event::End(partition) => {
+                progress.end(partition);
+                None
+            }
+            Event::Tick => {
+                progress.arrive(self.clock.now());
+                None
+            }
+            Event::Failed(error) => return Err(error),
+        };
+        Ok(block)
+    }
+
+    fn block(
+        &self,
+        partition: PartitionId,
+        offsets: std::ops::Range<Offset>,
+        decoded: Decoded,
+        progress: &mut Progress,
+    ) -> Result<Option<Block>> {
+        let rows = decoded.batch;
+        let times = match &self.definition.event_time {
+            Some(rule) => block::event_times(&rows, rule.column)?,
+            None => {
+                let now = self.clock.now().0.max(progress.watermark().0);
+                Int64Array::from_value(now, rows.num_rows())
+            }
+        };
+        let Some(Observed { earliest, latest, behind }) = progress.observe(partition, times.values()) else {
+            return Ok(None);
+        };
+        self.metrics.rows.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+        self.metrics.late_rows.fetch_add(behind.len() as u64, Ordering::Relaxed);
+        Ok(Some(Block { partition, offsets, rows, times, earliest, latest, behind }))
+    }
+
+    fn without_bad_rows(&self, partition: PartitionId, decoded: Decoded) -> Result<Decoded> {
+        let Some(first) = decoded.bad.first() else { return Ok(decoded) };
+        self.metrics.bad_rows.fetch_add(decoded.bad.len() as u64, Ordering::Relaxed);
+        match self.definition.bad_data {
+            BadData::Fail => return Err(bad_row_error(&self.definition.name, first)),
+            BadData::Skip => {}
+            BadData::DeadLetter => self.dead.add_dead(partition, &decoded.bad)?,
+        }
+        Ok(decoded)
+    }
+}
+
+/// How often a stream whose event time is arrival time lets time pass without rows.
+const ARRIVAL_TICK: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The error for the first bad row of a stream that is to fail on one.
+pub fn bad_row_error(stream: &str, row: &BadRow) -> Error {
+    let column = row.column.as_ref().map(|column| format!(", column \"{column}\"")).unwrap_or_default();
+    Error::data(
+        format!("bad row in stream \"{stream}\": {}{column}: {}; the row is: {}", row.place, row.reason, row.raw),
+        "mend the row, or set bad_data = 'dead_letter' or 'skip' in the stream's WITH clause",
+    )
+}

@@ -1,0 +1,104 @@
+//! Reading one partition: splits are fetched in order, decoded several at a time, and handed on in order.
+
+use std::ops::Range;
+use std::pin::pin;
+
+use datafusion::common::runtime::SpawnedTask;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::source::{Decoded, Offset, PartitionId, PartitionReader, Split};
+use crate::time::Span;
+
+/// What happens to a stream, in order within a partition.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Rows { partition: PartitionId, offsets: Range<Offset>, decoded: Decoded },
+    Idle(PartitionId),
+    End(PartitionId),
+    Tick,
+    Failed(Error),
+}
+
+/// What was read and is perhaps still being decoded.
+enum Pending {
+    Split(Range<Offset>, SpawnedTask<Result<Decoded>>),
+    Idle,
+    End,
+    Failed(Error),
+}
+
+/// Reads a partition to its end.
+pub(super) async fn read_partition(
+    partition: PartitionId,
+    mut reader: Box<dyn PartitionReader>,
+    idle_timeout: Option<Span>,
+    events: mpsc::Sender<Event>,
+) {
+    let decoding = std::thread::available_parallelism().map_or(2, usize::from);
+    let (pending, mut started) = mpsc::channel(decoding);
+    let reading = async move {
+        loop {
+            let next = next_split(reader.as_mut(), idle_timeout, &pending).await;
+            let is_last = !matches!(next, Pending::Split(..));
+            if pending.send(next).await.is_err() || is_last {
+                return;
+            }
+        }
+    };
+    let handing_on = async move {
+        while let Some(pending) = started.recv().await {
+            if events.send(decoded(partition, pending).await).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(reading, handing_on);
+}
+
+/// Waits for the next split and starts decoding it; says so once if it takes longer than the idle timeout.
+async fn next_split(
+    reader: &mut dyn PartitionReader,
+    idle_timeout: Option<Span>,
+    pending: &mpsc::Sender<Pending>,
+) -> Pending {
+    let mut next = pin!(reader.next());
+    let mut timeout = idle_timeout.map(|span| std::time::Duration::from_nanos(span.0.unsigned_abs()));
+    let split = loop {
+        let idle = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            split = &mut next => break split,
+            () = idle => {
+                timeout = None;
+                if pending.send(Pending::Idle).await.is_err() {
+                    return Pending::End;
+                }
+            }
+        }
+    };
+    match split {
+        Ok(Some(Split { offsets, decode, .. })) => {
+            Pending::Split(offsets, SpawnedTask::spawn_blocking(move || decode.decode()))
+        }
+        Ok(None) => Pending::End,
+        Err(error) => Pending::Failed(error),
+    }
+}
+
+async fn decoded(partition: PartitionId, pending: Pending) -> Event {
+    match pending {
+        Pending::Idle => Event::Idle(partition),
+        Pending::End => Event::End(partition),
+        Pending::Failed(error) => Event::Failed(error),
+        Pending::Split(offsets, task) => match task.join().await {
+            Ok(Ok(decoded)) => Event::Rows { partition, offsets, decoded },
+            Ok(Err(error)) => Event::Failed(error),
+            Err(error) => Event::Failed(Error::internal(format!("decoding stopped: {error}"))),
+        },
+    }
+}

@@ -1,0 +1,223 @@
+//! What the language front end hands over: declared streams, and logical plans whose leaves are [`StreamTable`]s.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::nodes::SlotExec;
+use crate::time::Span;
+use crate::window::WindowSpec;
+
+/// The column that holds the first point of a row's window.
+pub const WINDOW_START: &str = "window_start";
+/// The column that holds the instant of a row's window, the first point after it.
+pub const WINDOW_END: &str = "window_end";
+
+/// The columns that tell where a row stands in its stream, for plans that need a total order: partition, offset.
+pub(crate) const ORDER_COLUMNS: [&str; 2] = ["__partition", "__offset"];
+
+/// A place in a text, both counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The line.
+    pub line: u64,
+    /// The character within the line.
+    pub column: u64,
+}
+
+/// One `key = 'value'` of a `WITH` clause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithOption {
+    /// The key, in lower case.
+    pub key: String,
+    /// The value as text.
+    pub value: String,
+    /// Where the key stands, for messages.
+    pub location: Option<Location>,
+}
+
+/// How event time is taken from the rows of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventTimeRule {
+    /// The index of the event-time column, a timestamp.
+    pub column: usize,
+    /// How far the watermark stays behind the greatest event time seen.
+    pub delay: Span,
+    /// The most that one row may move the watermark; `None` for no bound.
+    pub max_future_skew: Option<Span>,
+    /// How long a partition may be silent before it no longer holds the watermark back; `None` for ever.
+    pub idle_timeout: Option<Span>,
+}
+
+/// What to do with a row that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BadData {
+    /// Stop the query with an error that names the row.
+    Fail,
+    /// Count the row and go on.
+    Skip,
+    /// Count the row, keep it in `name$dead` and go on.
+    #[default]
+    DeadLetter,
+}
+
+/// A declared input relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamDefinition {
+    /// The name, folded to lower case unless it was quoted.
+    pub name: String,
+    /// The columns; names folded as above.
+    pub schema: SchemaRef,
+    /// The columns' names as declared, which map CSV headers and JSON keys.
+    pub declared: Vec<String>,
+    /// Event time; `None` means arrival time.
+    pub event_time: Option<EventTimeRule>,
+    /// What to do with rows that cannot be used.
+    pub bad_data: BadData,
+    /// The connector and its options, unread.
+    pub options: Vec<WithOption>,
+}
+
+/// Where the rows of a leaf come from.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A declared stream.
+    Stream(Arc<StreamDefinition>),
+    /// The rows of a windowed view: those of instant `e` have the event time `e − 1` tick.
+    View(Arc<WindowedView>),
+}
+
+/// A windowed query that another one reads through a window of its own.
+#[derive(Debug)]
+pub struct WindowedView {
+    /// The view's name.
+    pub name: String,
+    /// Its query; the leaves are again [`StreamTable`]s, with at least one window among them.
+    pub query: LogicalPlan,
+}
+
+impl Input {
+    /// The name of the stream or view.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Stream(stream) => &stream.name,
+            Self::View(view) => &view.name,
+        }
+    }
+
+    /// The columns of the stream or view.
+    pub fn schema(&self) -> SchemaRef {
+        match self {
+            Self::Stream(stream) => Arc::clone(&stream.schema),
+            Self::View(view) => Arc::clone(view.query.schema().inner()),
+        }
+    }
+}
+
+/// A leaf of a streaming plan: a stream or windowed view, seen through a window or as its endless rows.
+///
+/// A windowed leaf has the columns of its input and then `window_start` and `window_end`
+/// (`Timestamp(Nanosecond)`, not null); input columns of those two names are hidden by them.
+/// Two leaves with the same input and window are the same relation.
+///
+/// DataFusion compares table scans by name only: scan every leaf under [`StreamTable::scan_name`], or two windows
+/// over one stream are merged into one.
+#[derive(Debug, Clone)]
+pub struct StreamTable {
+    input: Input,
+    window: Option<WindowSpec>,
+    columns: Vec<usize>,
+    has_order_columns: bool,
+    schema: SchemaRef,
+}
+
+impl StreamTable {
+    /// The leaf for `input` seen through `window`, or for its endless rows.
+    pub fn new(input: Input, window: Option<WindowSpec>) -> Self {
+        let bounds = if window.is_some() { [WINDOW_START, WINDOW_END].as_slice() } else { &[] };
+        let source = input.schema();
+        let (columns, mut fields): (Vec<_>, Vec<_>) = source
+            .fields()
+            .iter()
+            .cloned()
+            .enumerate()
+            .filter(|(_, field)| !bounds.contains(&field.name().as_str()))
+            .unzip();
+        for name in bounds {
+            fields.push(Arc::new(Field::new(*name, DataType::Timestamp(TimeUnit::Nanosecond, None), false)));
+        }
+        Self { input, window, columns, has_order_columns: false, schema: Arc::new(Schema::new(fields)) }
+    }
+
+    /// The same leaf with the position of each row as two more columns at its end.
+    #[must_use]
+    pub(crate) fn with_order_columns(mut self) -> Self {
+        if !self.has_order_columns {
+            let mut fields = self.schema.fields().to_vec();
+            for (name, kind) in ORDER_COLUMNS.iter().zip([DataType::UInt32, DataType::UInt64]) {
+                fields.push(Arc::new(Field::new(*name, kind, false)));
+            }
+            self.schema = Arc::new(Schema::new(fields));
+            self.has_order_columns = true;
+        }
+        self
+    }
+
+    /// The input's columns that the leaf shows, in order.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// The stream or view behind the leaf.
+    pub const fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// The window it is seen through.
+    pub const fn window(&self) -> Option<&WindowSpec> {
+        self.window.as_ref()
+    }
+
+    /// A name that tells this relation from every other: `transaction[range 5 minutes slide 1 minute]`.
+    pub fn scan_name(&self) -> String {
+        match &self.window {
+            None => self.input.name().to_owned(),
+            Some(window) => {
+                let mut name = format!("{}[range {} slide {}", self.input.name(), window.range(), window.slide());
+                if window.offset().0 != 0 {
+                    name.push_str(&format!(" offset {}", window.offset()));
+                }
+                if window.is_closed_right() {
+                    name.push_str(" closed right");
+                }
+                name + "]"
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(SlotExec::for_table(self.clone(), projection.cloned())?))
+    }
+}

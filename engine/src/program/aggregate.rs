@@ -1,0 +1,378 @@
+//! Cutting a planned GROUP BY into plans over state: rows → state, state → state, state → rows.
+//!
+//! The lowest aggregate of an optimised plan is rebuilt with DataFusion's `Partial`, `PartialReduce` and `Final` modes,
+//! whose state columns are read by position. State is a multiset of such rows: a group may occur several times.
+//! Group keys that are bounds of the window are left out of the state, as every row of a window has the same,
+//! and put back before `Final`.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::UInt32Array;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::error::{Error, Result};
+use crate::nodes::{Bindings, SlotExec, SlotId};
+use crate::program::compile::is_stateless;
+use crate::program::rows::{Bound, Headed, RowChain, batch_of};
+use crate::program::session::Planner;
+use crate::program::template::Template;
+use crate::window::Window;
+
+/// The only slot of each plan made here.
+const SLOT: SlotId = SlotId(0);
+/// The column that carries a row's slot number into the keyed form of the partial aggregate.
+const SLOT_COLUMN: &str = "__slot";
+
+/// The plans of an aggregate over state.
+#[derive(Debug, Clone)]
+pub(crate) struct AggregatePlans {
+    partial: Template,
+    partial_keyed: Template,
+    keyed_input: SchemaRef,
+    reduce: Template,
+    final_rows: Template,
+    /// The plan above the aggregate, if there is anything.
+    post: Option<Template>,
+    final_input: SchemaRef,
+    final_columns: Vec<FinalColumn>,
+    /// How many leading columns of the state are group keys.
+    pub(crate) key_columns: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum FinalColumn {
+    State(usize),
+    Bound(Bound),
+}
+
+/// State rows of one slot number.
+pub(crate) type SlotState = (u32, Vec<RecordBatch>);
+
+impl AggregatePlans {
+    /// Cuts `plan`, a plan over the single slot whose rows `chain` makes; `None` if it has no aggregate that state
+    /// of panes can be kept for.
+    ///
+    /// # Errors
+    /// Fails if DataFusion refuses to build one of the parts.
+    pub(crate) fn cut(
+        plan: &Arc<dyn ExecutionPlan>,
+        chain: &RowChain,
+        planner: &Planner,
+    ) -> Result<Option<Self>> {
+        let Some(found) = lowest_aggregate(plan)? else { return Ok(None) };
+        if found.computes_with_bounds(chain) {
+            return Ok(None);
+        }
+        let partials = Partials::build(&found, chain)?;
+        let aggregates = partials.plain.aggr_expr().to_vec();
+        let filters = vec![None; aggregates.len()];
+        let raw = found.raw.input_schema();
+        let rebuild = |mode, keys: PhysicalGroupBy, schema: SchemaRef| {
+            let slot = Arc::new(SlotExec::numbered(SLOT, schema));
+            AggregateExec::try_new(mode, keys, aggregates.clone(), filters.clone(), slot, Arc::clone(&raw))
+        };
+        let state = partials.plain.schema();
+        let reduce = rebuild(AggregateMode::PartialReduce, partials.keys.as_final(), Arc::clone(&state))?;
+        if reduce.schema() != state {
+            return Err(Error::internal("merging state changes its columns"));
+        }
+        let final_rows =
+            rebuild(AggregateMode::Final, found.raw.group_expr().as_final(), Arc::clone(&partials.full_state))?;
+        let post = post_plan(plan, &found.replaced, final_rows.schema())?;
+        let template = |plan: Arc<dyn ExecutionPlan>| planner.template(plan);
+        Ok(Some(Self {
+            keyed_input: partials.keyed_input,
+            partial_keyed: template(partials.keyed),
+            final_input: Arc::clone(&partials.full_state),
+            final_columns: partials.final_columns,
+            key_columns: partials.keys.num_group_exprs(),
+            partial: template(Arc::new(partials.plain)),
+            reduce: template(Arc::new(reduce)),
+            final_rows: template(Arc::new(final_rows)),
+            post: post.map(template),
+        }))
+    }
+
+    /// How many plans this is.
+    pub(crate) fn plan_count(&self) -> usize {
+        4 + usize::from(self.post.is_some())
+    }
+
+    /// Whether the plan above the aggregate treats each group by itself.
+    pub(crate) fn has_stateless_post(&self) -> bool {
+        self.post.as_ref().is_none_or(|post| is_stateless(post.plan()))
+    }
+
+    /// The plans as text: update, merge, evaluate.
+    pub(crate) fn display(&self) -> [String; 3] {
+        let post = self.post.as_ref().map(Template::display).unwrap_or_default();
+        [self.partial.display(), self.reduce.display(), post + &self.final_rows.display()]
+    }
+
+    /// Rows → state, for rows that all belong to one slot.
+    pub(crate) fn update(&self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        self.partial.run(Bindings::single(SLOT, batches))
+    }
+
+    /// Rows → state, for rows of several slots: the state rows of each, slots ascending.
+    pub(crate) fn update_keyed(&self, rows: Vec<Headed>) -> Result<Vec<SlotState>> {
+        let batches = rows.into_iter().map(|headed| self.with_slots(headed)).collect::<Result<Vec<_>>>()?;
+        split_by_slot(self.partial_keyed.run(Bindings::single(SLOT, batches))?)
+    }
+
+    fn with_slots(&self, Headed { batch, slots }: Headed) -> Result<RecordBatch> {
+        let slots = slots.ok_or_else(|| Error::internal("rows of several slots come without slot numbers"))?;
+        let mut columns = batch.columns().to_vec();
+        columns.push(Arc::new(slots));
+        batch_of(&self.keyed_input, columns, batch.num_rows())
+    }
+
+    /// State → state: each group once per output (best effort, a group may remain in several rows).
+    pub(crate) fn merge(&self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        self.reduce.run(Bindings::single(SLOT, state))
+    }
+
+    /// State → the aggregate's rows for one window; older state first.
+    pub(crate) fn finish(&self, state: Vec<RecordBatch>, window: Window) -> Result<Vec<RecordBatch>> {
+        let state = state.iter().map(|batch| self.with_bounds(batch, window)).collect::<Result<Vec<_>>>()?;
+        self.final_rows.run(Bindings::single(SLOT, state))
+    }
+
+    /// The aggregate's rows → the query's rows.
+    pub(crate) fn post(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        match &self.post {
+            None => Ok(rows),
+            Some(post) => post.run(Bindings::single(SLOT, rows)),
+        }
+    }
+
+    fn with_bounds(&self, state: &RecordBatch, window: Window) -> Result<RecordBatch> {
+        let columns = self
+            .final_columns
+            .iter()
+            .map(|column| match column {
+                FinalColumn::Bound(bound) => Ok(bound.column(window, state.num_rows())),
+                FinalColumn::State(index) => {
+                    let column = state.columns().get(*index).cloned();
+                    column.ok_or_else(|| Error::internal(format!("state has no column {index}")))
+                }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        batch_of(&self.final_input, columns, state.num_rows())
+    }
+}
+
+/// The aggregate to cut at: the node that reads rows, and the node that gives results (the same, or a `Final` above).
+struct Found {
+    raw: AggregateExec,
+    replaced: Arc<dyn ExecutionPlan>,
+    /// A sort between the rows and the aggregate, which ordered aggregates ask for.
+    sort: Option<SortExec>,
+}
+
+/// Finds the aggregate whose input is the only slot of the plan, if its groups can be kept apart by pane.
+fn lowest_aggregate(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Found>> {
+    let mut found = None;
+    plan.apply(|node| {
+        if let Some(aggregate) = aggregate_over_slot(node) {
+            found = Some(aggregate);
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+fn aggregate_over_slot(node: &Arc<dyn ExecutionPlan>) -> Option<Found> {
+    let top = node.downcast_ref::<AggregateExec>()?;
+    let raw = match top.mode() {
+        AggregateMode::Single | AggregateMode::SinglePartitioned => top,
+        AggregateMode::Final | AggregateMode::FinalPartitioned => {
+            let partial = top.input().downcast_ref::<AggregateExec>()?;
+            matches!(partial.mode(), AggregateMode::Partial).then_some(partial)?
+        }
+        AggregateMode::Partial | AggregateMode::PartialReduce => return None,
+    };
+    let sort = raw.input().downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
+    let input = sort.map_or(raw.input(), SortExec::input);
+    input.downcast_ref::<SlotExec>()?;
+    Some(Found { raw: raw.clone(), replaced: Arc::clone(node), sort: sort.cloned() })
+}
+
+impl Found {
+    /// Whether anything but a plain group key reads a bound of the window, which has no value before evaluation.
+    fn computes_with_bounds(&self, chain: &RowChain) -> bool {
+        let keys = self.raw.group_expr();
+        let bound_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_some());
+        let computed_keys =
+            keys.expr().iter().any(|(key, _)| chain.bound(key).is_none() && chain.touches_bounds(key));
+        let arguments = self.raw.aggr_expr().iter().any(|aggregate| reads_bounds(aggregate, chain));
+        let filters = self.raw.filter_expr().iter().flatten().any(|filter| chain.touches_bounds(filter));
+        computed_keys || arguments || filters || (bound_keys && !keys.is_single())
+    }
+}
+
+fn reads_bounds(aggregate: &AggregateFunctionExpr, chain: &RowChain) -> bool {
+    let expressions = aggregate.expressions();
+    let orders = aggregate.order_bys().iter().map(|order| Arc::clone(&order.expr)).collect::<Vec<_>>();
+    expressions.iter().chain(&orders).any(|expression| chain.touches_bounds(expression))
+}
+
+/// The raw sides: the partial aggregate for rows of one slot, and for rows of several.
+struct Partials {
+    keys: PhysicalGroupBy,
+    plain: AggregateExec,
+    keyed: Arc<dyn ExecutionPlan>,
+    keyed_input: SchemaRef,
+    full_state: SchemaRef,
+    final_columns: Vec<FinalColumn>,
+}
+
+impl Partials {
+    fn build(found: &Found, chain: &RowChain) -> Result<Self> {
+        let raw = &found.raw;
+        let (keys, final_columns) = state_keys(raw, chain);
+        let input_schema = raw.input_schema();
+        let partial = |keys: PhysicalGroupBy, schema: &SchemaRef| -> Result<AggregateExec> {
+            let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(SLOT, Arc::clone(schema)));
+            let input = match &found.sort {
+                None => slot,
+                Some(sort) => Arc::new(SortExec::new(sort.expr().clone(), slot)),
+            };
+            Ok(AggregateExec::try_new(
+                AggregateMode::Partial,
+                keys,
+                raw.aggr_expr().to_vec(),
+                raw.filter_expr().to_vec(),
+                input,
+                Arc::clone(schema),
+            )?)
+        };
+        let keyed_input = with_slot_column(&chain.schema);
+        let plain = partial(keys.clone(), &input_schema)?;
+        let full_state = partial(raw.group_expr().clone(), &input_schema)?.schema();
+        let keyed = partial(with_slot_key(&keys, &keyed_input), &keyed_input)?;
+        let state_columns = plain.schema().fields().len();
+        let final_columns = complete(final_columns, keys.num_group_exprs(), state_columns);
+        Ok(Self { keys, plain, keyed: Arc::new(keyed), keyed_input, full_state, final_columns })
+    }
+}
+
+/// The group keys that state has, and for each key of the query where its values come from.
+fn state_keys(raw: &AggregateExec, chain: &RowChain) -> (PhysicalGroupBy, Vec<FinalColumn>) {
+    let all = raw.group_expr();
+    let bounds: Vec<_> = all.expr().iter().map(|(key, _)| chain.bound(key)).collect();
+    if bounds.iter().all(Option::is_none) {
+        return (all.clone(), (0..all.num_group_exprs()).map(FinalColumn::State).collect());
+    }
+    let mut kept: Vec<_> =
+        all.expr().iter().zip(&bounds).filter(|(_, bound)| bound.is_none()).map(|(key, _)| key.clone()).collect();
+    let mut next = 0..;
+    let columns = bounds
+        .iter()
+        .map(|bound| match bound {
+            Some(bound) => FinalColumn::Bound(*bound),
+            None => FinalColumn::State(next.next().unwrap_or_default()),
+        })
+        .collect();
+    if kept.is_empty() {
+        // Without any key the aggregate would have a row even where every row of the window was filtered out.
+        kept.push((Arc::new(Literal::new(ScalarValue::Int8(Some(0)))), "__window".to_owned()));
+    }
+    (PhysicalGroupBy::new_single(kept), columns)
+}
+
+/// Adds the state columns behind the keys.
+fn complete(mut columns: Vec<FinalColumn>, key_columns: usize, state_columns: usize) -> Vec<FinalColumn> {
+    columns.extend((key_columns..state_columns).map(FinalColumn::State));
+    columns
+}
+
+fn with_slot_column(schema: &SchemaRef) -> SchemaRef {
+    let mut fields = schema.fields().to_vec();
+    fields.push(Arc::new(Field::new(SLOT_COLUMN, DataType::UInt32, false)));
+    Arc::new(Schema::new(fields))
+}
+
+fn with_slot_key(keys: &PhysicalGroupBy, schema: &SchemaRef) -> PhysicalGroupBy {
+    let index = schema.fields().len().saturating_sub(1);
+    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(SLOT_COLUMN, index));
+    let prefixed = |first: (Arc<dyn PhysicalExpr>, String), rest: &[(Arc<dyn PhysicalExpr>, String)]| {
+        std::iter::once(first).chain(rest.iter().cloned()).collect::<Vec<_>>()
+    };
+    let expressions = prefixed((column, SLOT_COLUMN.to_owned()), keys.expr());
+    if keys.is_true_no_grouping() {
+        return PhysicalGroupBy::new_single(expressions);
+    }
+    let null: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(ScalarValue::UInt32(None)));
+    let nulls = if keys.null_expr().is_empty() {
+        Vec::new()
+    } else {
+        prefixed((null, SLOT_COLUMN.to_owned()), keys.null_expr())
+    };
+    let groups = keys.groups().iter().map(|group| std::iter::once(false).chain(group.iter().copied()).collect());
+    PhysicalGroupBy::new(expressions, nulls, groups.collect(), keys.has_grouping_set())
+}
+
+/// The plan with the aggregate replaced by a slot for its rows; `None` if the aggregate is all of it.
+fn post_plan(
+    plan: &Arc<dyn ExecutionPlan>,
+    aggregate: &Arc<dyn ExecutionPlan>,
+    schema: SchemaRef,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if Arc::ptr_eq(plan, aggregate) {
+        return Ok(None);
+    }
+    let post = Arc::clone(plan).transform_down(|node| {
+        if !Arc::ptr_eq(&node, aggregate) {
+            return Ok(Transformed::no(node));
+        }
+        let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(SLOT, Arc::clone(&schema)));
+        Ok(Transformed::new(slot, true, TreeNodeRecursion::Jump))
+    })?;
+    Ok(Some(post.data))
+}
+
+/// Splits state rows by their first column, the slot number, and takes that column off.
+fn split_by_slot(batches: Vec<RecordBatch>) -> Result<Vec<SlotState>> {
+    let mut parts = std::collections::BTreeMap::<u32, Vec<RecordBatch>>::new();
+    for batch in batches {
+        let rest: Vec<usize> = (1..batch.num_columns()).collect();
+        let state = batch.project(&rest)?;
+        for (slot, rows) in rows_by_slot(batch.column(0).as_ref())? {
+            let part = datafusion::arrow::compute::take_record_batch(&state, &rows)?;
+            parts.entry(slot).or_default().push(part);
+        }
+    }
+    Ok(parts.into_iter().collect())
+}
+
+/// The row indices of each slot, ascending within it.
+pub(crate) fn rows_by_slot(
+    slots: &dyn datafusion::arrow::array::Array,
+) -> Result<impl Iterator<Item = (u32, UInt32Array)>> {
+    let slots = slots
+        .as_any()
+        .downcast_ref::<UInt32Array>()
+        .ok_or_else(|| Error::internal("slot numbers are not 32-bit integers"))?;
+    let mut rows: Vec<Vec<u32>> = Vec::new();
+    for (row, slot) in (0..).zip(slots.values()) {
+        let slot = usize::try_from(*slot).unwrap_or_default();
+        if rows.len() <= slot {
+            rows.resize_with(slot + 1, Vec::new);
+        }
+        if let Some(part) = rows.get_mut(slot) {
+            part.push(row);
+        }
+    }
+    Ok((0..).zip(rows).filter(|(_, rows)| !rows.is_empty()).map(|(slot, rows)| (slot, UInt32Array::from(rows))))
+}

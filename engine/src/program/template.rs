@@ -1,0 +1,61 @@
+//! A physical plan made once and run many times.
+
+use std::sync::Arc;
+
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
+use futures::TryStreamExt;
+
+use crate::error::Result;
+use crate::nodes::Bindings;
+
+/// A plan over slots; cloning is cheap and clones may run at the same time.
+#[derive(Debug, Clone)]
+pub(crate) struct Template {
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+}
+
+impl Template {
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Self {
+        Self { plan, context: Arc::clone(context) }
+    }
+
+    /// The plan, unbound.
+    pub(crate) const fn plan(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.plan
+    }
+
+    /// The plan as indented text, a line a node.
+    pub(crate) fn display(&self) -> String {
+        displayable(self.plan.as_ref()).indent(false).to_string()
+    }
+
+    /// Runs the plan on the bound rows, on this thread, to its end.
+    ///
+    /// A plan may have several partitions whatever was asked for (a union does), so they are merged.
+    pub(crate) fn run(&self, bindings: Bindings) -> Result<Vec<RecordBatch>> {
+        let plan = self.bind(bindings)?;
+        let stream = execute_stream(plan, Arc::clone(&self.context))?;
+        // Without `unconstrained` a blocking poll inside a runtime uses its budget up and then spins for ever.
+        let batches = futures::executor::block_on(tokio::task::unconstrained(stream.try_collect::<Vec<_>>()))?;
+        Ok(batches.into_iter().filter(|batch| batch.num_rows() > 0).collect())
+    }
+
+    /// The plan with rows in its slots and every other node as new.
+    ///
+    /// Nodes that ran keep what they built: without the reset a hash join probes its first build side again.
+    fn bind(&self, bindings: Bindings) -> Result<Arc<dyn ExecutionPlan>> {
+        let bindings = Arc::new(bindings);
+        let bound = Arc::clone(&self.plan).transform_up(|node| {
+            let state = Arc::clone(&bindings);
+            Ok(Transformed::yes(match node.with_new_state(state) {
+                Some(slot) => slot,
+                None => node.reset_state()?,
+            }))
+        })?;
+        Ok(bound.data)
+    }
+}

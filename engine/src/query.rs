@@ -1,0 +1,189 @@
+//! A query from plan to running: what a caller holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::default_table_source::source_as_provider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
+use tokio::sync::watch;
+
+use crate::driver::{Driver, Summary};
+use crate::error::{Error, Result};
+use crate::executor::{Stage, StageOptions};
+use crate::ingest::Ingest;
+use crate::plan::{Input, StreamDefinition, StreamTable};
+use crate::program::{Explanation, Program};
+use crate::sink::Sink;
+use crate::state::DEFAULT_KEY_PARTITIONS;
+use crate::time::Watermark;
+
+/// How a query is run; nothing here changes a row of its final output.
+#[derive(Debug, Clone)]
+pub struct QueryOptions {
+    /// The query's name, for logs and `name$late`.
+    pub name: String,
+    /// The least time between the starts of two micro-batches; 100 ms unless set.
+    pub interval: Duration,
+    /// Rows that start a micro-batch before the interval is over; 262,144 unless set.
+    pub batch_rows: usize,
+    /// Plans run at once; as many as there are cores unless set.
+    pub tasks: usize,
+    /// T, the number of key partitions; 1,024 unless set.
+    pub key_partitions: u32,
+}
+
+impl Default for QueryOptions {
+    fn default() -> Self {
+        Self {
+            name: "query".to_owned(),
+            interval: Duration::from_millis(100),
+            batch_rows: 1 << 18,
+            tasks: std::thread::available_parallelism().map_or(2, usize::from),
+            key_partitions: DEFAULT_KEY_PARTITIONS,
+        }
+    }
+}
+
+/// A query that is planned and knows its streams, but reads none yet.
+#[derive(Debug)]
+pub struct PlannedQuery {
+    stage: Stage,
+    streams: Vec<Arc<StreamDefinition>>,
+    options: QueryOptions,
+}
+
+impl PlannedQuery {
+    /// Plans a logical plan whose stream leaves are [`StreamTable`]s.
+    ///
+    /// # Errors
+    /// Fails on SQL that cannot be planned and on queries that would need endless state.
+    pub async fn plan(logical: &LogicalPlan, options: QueryOptions) -> Result<Self> {
+        let streams = streams_of(logical)?;
+        let stream_of = |name: &str| {
+            let position = streams.iter().position(|stream| stream.name == name);
+            position.ok_or_else(|| Error::internal(format!("a leaf reads stream {name}, which the plan does not name")))
+        };
+        let stage_options = StageOptions { tasks: options.tasks.max(1), key_partitions: options.key_partitions.max(1) };
+        let program = Program::compile(logical.clone()).await?;
+        let stage = Stage::build(program, stage_options, &stream_of).await?;
+        Ok(Self { stage, streams, options })
+    }
+
+    /// The streams it reads; [`PlannedQuery::start`] wants their ingests in this order.
+    pub fn streams(&self) -> &[Arc<StreamDefinition>] {
+        &self.streams
+    }
+
+    /// The columns of its results.
+    pub fn schema(&self) -> SchemaRef {
+        self.stage.schema()
+    }
+
+    /// Its plans, those of the views it reads through windows first, with their names.
+    pub fn explain(&self) -> Vec<(Option<String>, Explanation)> {
+        self.stage.explain()
+    }
+
+    /// Takes a place in the log of each stream; rows logged from now on belong to the query.
+    ///
+    /// # Errors
+    /// Fails if the ingests are not those of [`PlannedQuery::streams`].
+    pub fn start(self, ingests: Vec<Arc<Ingest>>) -> Result<Query> {
+        let names = |list: &[Arc<StreamDefinition>]| list.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
+        let given: Vec<_> = ingests.iter().map(|ingest| Arc::clone(ingest.definition())).collect();
+        if names(&given) != names(&self.streams) {
+            return Err(Error::internal(format!("query over {:?} got {:?}", names(&self.streams), names(&given))));
+        }
+        let (progress, _) = watch::channel(QueryProgress::default());
+        Ok(Query { driver: Driver::new(self.stage, ingests, self.options), progress })
+    }
+}
+
+/// A query ready to run.
+#[derive(Debug)]
+pub struct Query {
+    driver: Driver,
+    progress: watch::Sender<QueryProgress>,
+}
+
+impl Query {
+    /// What it has done so far, updated after every epoch.
+    pub fn progress(&self) -> watch::Receiver<QueryProgress> {
+        self.progress.subscribe()
+    }
+
+    pub(crate) fn into_driver(self) -> Driver {
+        self.driver
+    }
+
+    /// Runs it into `sink` until its streams end or `stop` becomes true; the epoch in hand is finished.
+    ///
+    /// # Errors
+    /// Fails if a stream, a plan or the sink fails.
+    pub async fn run(self, sink: &mut dyn Sink, stop: watch::Receiver<bool>) -> Result<Summary> {
+        self.driver.run(sink, stop, &self.progress).await
+    }
+}
+
+/// What a running query has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryProgress {
+    /// Epochs committed.
+    pub epochs: u64,
+    /// Rows taken from its streams.
+    pub rows_read: u64,
+    /// Rows written to its sink.
+    pub rows_written: u64,
+    /// Rows too late for every window.
+    pub rows_late: u64,
+    /// Its watermark.
+    pub watermark: Watermark,
+    /// Memory of its state.
+    pub state_bytes: u64,
+    /// How long the last epoch took.
+    pub epoch_time: Duration,
+}
+
+impl Default for QueryProgress {
+    fn default() -> Self {
+        Self {
+            epochs: 0,
+            rows_read: 0,
+            rows_written: 0,
+            rows_late: 0,
+            watermark: Watermark::START,
+            state_bytes: 0,
+            epoch_time: Duration::ZERO,
+        }
+    }
+}
+
+/// The streams that a plan reads, those of its windowed views included, each once, by name.
+///
+/// # Errors
+/// Fails if a leaf cannot be looked into.
+pub fn streams_of(logical: &LogicalPlan) -> Result<Vec<Arc<StreamDefinition>>> {
+    let mut streams = BTreeMap::new();
+    collect_streams(logical, &mut streams)?;
+    Ok(streams.into_values().collect())
+}
+
+fn collect_streams(logical: &LogicalPlan, streams: &mut BTreeMap<String, Arc<StreamDefinition>>) -> Result<()> {
+    logical.apply_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(TreeNodeRecursion::Continue) };
+        let provider = source_as_provider(&scan.source)?;
+        let provider: &dyn std::any::Any = provider.as_ref();
+        match provider.downcast_ref::<StreamTable>().map(StreamTable::input) {
+            Some(Input::Stream(stream)) => {
+                streams.insert(stream.name.clone(), Arc::clone(stream));
+            }
+            Some(Input::View(view)) => collect_streams(&view.query, streams)?,
+            None => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Where rows come from: a replayable, partitioned log that hands out splits to decode.
+//!
+//! Reading and decoding are apart, because reading is sequential and decoding is where the time goes:
+//! a [`PartitionReader`] cuts its partition into [`Split`]s in order, the engine decodes several at once.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use datafusion::arrow::record_batch::RecordBatch;
+
+use crate::error::Result;
+
+/// A position in one source partition.
+///
+/// Text sources count bytes, columnar ones rows; the row at index `i` of a block that starts at `o` has an
+/// offset in `[o + i, end)`, so that offsets order the rows of a partition however it is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+/// The number of a partition within its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId(pub u32);
+
+/// A replayable, partitioned log of rows.
+///
+/// # Contract
+/// - The partitions belong to the input and do not depend on how many tasks read it.
+/// - Reading a range of offsets again gives the same rows in the same order.
+#[async_trait]
+pub trait Source: Debug + Send + Sync {
+    /// Opens every partition at its beginning, in the order of their numbers from 0.
+    ///
+    /// # Errors
+    /// Fails if the input cannot be found or reached; the error names it.
+    async fn open(&self) -> Result<Vec<Box<dyn PartitionReader>>>;
+
+    /// What is read, in a few words for progress and errors: `socket 127.0.0.1:9999`.
+    fn describe(&self) -> String;
+}
+
+/// Reads one partition from front to back.
+#[async_trait]
+pub trait PartitionReader: Debug + Send {
+    /// Waits for the next split; `None` when a bounded partition is at its end, and ever after.
+    ///
+    /// Must be cancel safe: a call dropped while waiting loses no input.
+    async fn next(&mut self) -> Result<Option<Split>>;
+}
+
+/// A stretch of a partition that has been read but not decoded.
+#[derive(Debug)]
+pub struct Split {
+    /// The offsets it covers; consecutive splits of a partition touch.
+    pub offsets: Range<Offset>,
+    /// The bytes it takes in memory now, for back pressure.
+    pub bytes: usize,
+    /// The work that makes rows of it.
+    pub decode: Box<dyn Decode>,
+}
+
+/// The deferred work of making rows of a split; runs on a thread that may be kept busy.
+pub trait Decode: Debug + Send {
+    /// Makes one batch in the stream's declared schema, and sets aside what could not be used.
+    ///
+    /// Rows whose event-time column is null count as bad rows and are not in the batch.
+    ///
+    /// # Errors
+    /// Fails only where the split as a whole cannot be used (a broken file), never for one row.
+    fn decode(self: Box<Self>) -> Result<Decoded>;
+}
+
+/// The rows of a split.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The good rows, in order.
+    pub batch: RecordBatch,
+    /// The rows that could not be used, in order.
+    pub bad: Vec<BadRow>,
+}
+
+/// A row that could not be used, with all that is needed to find and mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Where the row begins in its partition.
+    pub offset: Offset,
+    /// The place in the words of the source: `trades.csv line 17`.
+    pub place: String,
+    /// The column at fault, where it is a single one.
+    pub column: Option<String>,
+    /// The row as it came; invalid UTF-8 replaced, cut off after 4 KiB.
+    pub raw: String,
+    /// What is wrong, in the user's words.
+    pub reason: String,
+}

@@ -1,0 +1,43 @@
+//! Which panes have rows, and from which instant on: what decides the next instant worth evaluating. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::time::EventTime;
+use crate::window::{Pane, WindowSpec};
+
+/// The live panes of one input, each with the first instant at which some of its rows may appear.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calendar {
+    first_instants: BTreeMap<Pane, EventTime>,
+}
+
+impl Calendar {
+    /// Notes that `pane` has rows that may appear from `tag` on.
+    pub(crate) fn note(&mut self, pane: Pane, tag: EventTime) {
+        self.first_instants.entry(pane).and_modify(|first| *first = tag.min(*first)).or_insert(tag);
+    }
+
+    /// The first time at or after `time` at which some row is in the input's current window; `None` if no known row
+    /// ever will be.
+    pub(crate) fn next_presence(&self, window: &WindowSpec, time: EventTime) -> Option<EventTime> {
+        let mut next: Option<EventTime> = None;
+        for (pane, first) in &self.first_instants {
+            // A window's contents stay until the instant after the last one that holds the pane.
+            let gone = window.instant_after(window.last_instant(*pane));
+            if gone <= time {
+                continue;
+            }
+            let present = (*first).max(time);
+            next = Some(next.map_or(present, |known| known.min(present)));
+            if present == time {
+                break;
+            }
+        }
+        next
+    }
+
+    /// Forgets panes before `pane`.
+    pub(crate) fn evict(&mut self, pane: Pane) {
+        self.first_instants = self.first_instants.split_off(&pane);
+    }
+}
