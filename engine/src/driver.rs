@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::select_all;
 use futures::FutureExt;
+use futures::future::select_all;
 use tokio::sync::watch;
 
 use crate::batch::Epoch;
@@ -60,8 +60,6 @@ impl Summary {
         let mut sorted = self.delays.clone();
         sorted.sort_unstable();
         let last = sorted.len().saturating_sub(1);
-        // Truncation is meant: the rank lies within the list.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank between 0 and the length")]
         let rank = (share.clamp(0.0, 1.0) * last as f64).round() as usize;
         sorted.get(rank).copied().unwrap_or_default()
     }
@@ -82,7 +80,16 @@ impl Driver {
             .into_iter()
             .map(|ingest| Stream { reader: ingest.reader(), ingest, watermark: Watermark::START })
             .collect();
-        Self { stage, streams, options, epoch: Epoch(0), rows_written: 0, rows_read: 0, rows_late: 0, delays: Vec::new() }
+        Self {
+            stage,
+            streams,
+            options,
+            epoch: Epoch(0),
+            rows_written: 0,
+            rows_read: 0,
+            rows_late: 0,
+            delays: Vec::new(),
+        }
     }
 
     /// Runs epochs until the streams end or `stop` becomes true.
@@ -211,7 +218,7 @@ impl Driver {
         for late in self.stage.update(&batch.units, batch.watermark).await? {
             self.rows_late += late.missed.len() as u64;
             if let Some(stream) = self.streams.get(late.stream) {
-                stream.ingest.late_rows().add_late(&self.options.name, &late.block.rows, &late.missed)?;
+                stream.ingest.side_tables().late.add_late(&self.options.name, &late.block.rows, &late.missed)?;
             }
         }
         self.rows_read += batch.rows;

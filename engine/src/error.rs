@@ -56,10 +56,7 @@ impl Error {
     }
 
     /// A failure outside the process.
-    pub fn external(
-        context: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn external(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::External { context: context.into(), source: source.into() }
     }
 

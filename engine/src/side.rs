@@ -21,6 +21,22 @@ use crate::time::Watermark;
 /// The rows a side table keeps.
 pub const SIDE_TABLE_ROWS: usize = 10_000;
 
+/// The two side tables of a stream, which outlive the queries that read it.
+#[derive(Debug, Clone)]
+pub struct SideTables {
+    /// Rows that could not be used: `name$dead`.
+    pub dead: Arc<SideTable>,
+    /// Rows that were too late for a query: `name$late`.
+    pub late: Arc<SideTable>,
+}
+
+impl SideTables {
+    /// Empty side tables for a stream with these columns.
+    pub fn new(stream: &Schema) -> Self {
+        Self { dead: Arc::new(SideTable::dead()), late: Arc::new(SideTable::late(stream)) }
+    }
+}
+
 /// A bounded table of rows set aside; reading it shows the most recent first.
 #[derive(Debug)]
 pub struct SideTable {
@@ -34,7 +50,7 @@ impl SideTable {
     }
 
     /// The table of rows that could not be read: one row per bad row of the input.
-    pub fn dead() -> Self {
+    fn dead() -> Self {
         Self::new(Schema::new(vec![
             Field::new("partition", DataType::UInt32, false),
             Field::new("offset", DataType::UInt64, false),
@@ -46,7 +62,7 @@ impl SideTable {
     }
 
     /// The table of rows that came too late: the query, the watermark they missed, and their columns.
-    pub fn late(stream: &Schema) -> Self {
+    fn late(stream: &Schema) -> Self {
         let mut fields = vec![
             Arc::new(Field::new("query", DataType::Utf8, false)),
             Arc::new(Field::new("watermark", DataType::Timestamp(TimeUnit::Nanosecond, None), false)),
@@ -58,9 +74,8 @@ impl SideTable {
     /// Sets bad rows aside.
     pub(crate) fn add_dead(&self, partition: PartitionId, rows: &[BadRow]) -> Result<()> {
         let rows: Vec<&BadRow> = rows.iter().rev().take(SIDE_TABLE_ROWS).collect();
-        let text = |field: fn(&BadRow) -> &str| {
-            Arc::new(rows.iter().map(|row| Some(field(row))).collect::<StringArray>())
-        };
+        let text =
+            |field: fn(&BadRow) -> &str| Arc::new(rows.iter().map(|row| Some(field(row))).collect::<StringArray>());
         let columns: Vec<datafusion::arrow::array::ArrayRef> = vec![
             Arc::new(UInt32Array::from_value(partition.0, rows.len())),
             Arc::new(rows.iter().map(|row| row.offset.0).collect::<UInt64Array>()),

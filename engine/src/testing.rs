@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::ingest::{Block, Ingest, Progress};
 use crate::plan::StreamDefinition;
 use crate::query::{PlannedQuery, QueryOptions};
+use crate::side::SideTables;
 use crate::sink::Sink;
 use crate::source::{BadRow, Decoded, Offset, PartitionId, PartitionReader, Source};
 use crate::time::SystemClock;
@@ -125,12 +126,10 @@ pub async fn run_scripts(
             break;
         }
     }
-    let side = |table: fn(&Ingest) -> &Arc<crate::side::SideTable>| {
-        ingests.iter().map(|ingest| table(ingest).rows()).collect::<Result<Vec<_>>>()
-    };
+    let side = ingests.iter().map(|ingest| ingest.side_tables());
     Ok(Run {
-        late: side(Ingest::late_rows)?,
-        dead: side(Ingest::dead_rows)?,
+        late: side.clone().map(|side| side.late.rows()).collect::<Result<_>>()?,
+        dead: side.map(|side| side.dead.rows()).collect::<Result<_>>()?,
         epochs: sink.epochs,
         summary: driver.summary(false),
     })
@@ -149,9 +148,11 @@ impl Feed {
     fn new(script: &StreamLogScript) -> Self {
         let definition = Arc::clone(&script.definition);
         let partitions = usize::try_from(script.partitions).unwrap_or_default();
+        let side = SideTables::new(&definition.schema);
+        let ingest = Ingest::new(Arc::clone(&definition), Arc::new(NoSource), Arc::new(SystemClock), side);
         Self {
             progress: Progress::new(definition.event_time.as_ref(), partitions),
-            ingest: Arc::new(Ingest::new(definition, Arc::new(NoSource), Arc::new(SystemClock))),
+            ingest: Arc::new(ingest),
             events: script.events.iter().cloned().collect(),
             next_offsets: vec![0; partitions],
             open: (0..script.partitions).rev().map(PartitionId).collect(),

@@ -90,10 +90,8 @@ impl fmt::Display for Span {
             (1_000_000, "millisecond"),
             (1_000, "microsecond"),
         ];
-        let (size, unit) = UNITS
-            .into_iter()
-            .find(|(size, _)| self.0 != 0 && self.0 % size == 0)
-            .unwrap_or((1, "nanosecond"));
+        let (size, unit) =
+            UNITS.into_iter().find(|(size, _)| self.0 != 0 && self.0 % size == 0).unwrap_or((1, "nanosecond"));
         let count = self.0 / size;
         write!(f, "{count} {unit}{}", if count == 1 { "" } else { "s" })
     }

@@ -44,7 +44,13 @@ impl WindowSpec {
                 "write for example [Range 5 minutes, Slide 1 minute]",
             ));
         }
-        Ok(Self { range, slide, pane_width: greatest_common_divisor(range, slide), origin: Span(0), closed_right: false })
+        Ok(Self {
+            range,
+            slide,
+            pane_width: greatest_common_divisor(range, slide),
+            origin: Span(0),
+            closed_right: false,
+        })
     }
 
     /// The same window with its instants moved by `offset`.
@@ -147,11 +153,7 @@ impl WindowSpec {
     /// between windows).
     pub fn tag(&self, pane: Pane, watermark: Watermark) -> Option<EventTime> {
         let natural = self.first_instant(pane);
-        let tag = if watermark.crosses(natural) {
-            self.instant_after(EventTime(watermark.0))
-        } else {
-            natural
-        };
+        let tag = if watermark.crosses(natural) { self.instant_after(EventTime(watermark.0)) } else { natural };
         (tag <= self.last_instant(pane)).then_some(tag)
     }
 

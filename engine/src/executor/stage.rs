@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::executor::assign::PaneTag;
 use crate::executor::shard::Shard;
 use crate::executor::unbounded::Unbounded;
-use crate::executor::update::{Delta, RowCounts, Unit, head_rows, update};
+use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
 use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
 use crate::plan::Input;
@@ -62,7 +62,7 @@ pub(crate) struct Emission {
 pub(crate) struct LateRows {
     pub(crate) stream: usize,
     pub(crate) block: Arc<Block>,
-    pub(crate) missed: Vec<(u32, Watermark)>,
+    pub(crate) missed: Missed,
 }
 
 /// What a stage has done.
@@ -502,7 +502,8 @@ impl State {
                     blocking(move || {
                         let mut bindings = Bindings::default();
                         for (leaf, ((window, batches), input)) in seen.into_iter().zip(&program.inputs).enumerate() {
-                            let rows = batches.iter().map(|batch| input.with_bounds(batch, window)).collect::<Result<_>>();
+                            let rows =
+                                batches.iter().map(|batch| input.with_bounds(batch, window)).collect::<Result<_>>();
                             bindings.bind(SlotId(leaf), rows?);
                         }
                         plan.run(bindings)
@@ -616,11 +617,7 @@ fn view_block(emission: Emission, schema: &SchemaRef, first: u64) -> Result<Opti
         .filter(|column| !column.data_type().is_nested())
         .map(|column| SortColumn { values: Arc::clone(column), options: None })
         .collect();
-    let rows = if columns.is_empty() {
-        rows
-    } else {
-        take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)?
-    };
+    let rows = if columns.is_empty() { rows } else { take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)? };
     let time = instant.minus(Span(1));
     Ok(Some(Block {
         partition: PartitionId(0),

@@ -23,13 +23,16 @@ const SLICED_RUN_ROWS: usize = 2_048;
 /// Blocks of one input that go through the update plan together.
 pub(crate) type Unit = Vec<Arc<Block>>;
 
+/// Rows of a block and the watermark that each missed.
+pub(crate) type Missed = Vec<(u32, Watermark)>;
+
 /// What a unit adds to state, and what became of its rows.
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
     pub(crate) state: Vec<(PaneTag, Vec<RecordBatch>)>,
     pub(crate) counts: RowCounts,
     /// Too late for every window: the block, and the rows with the watermark each missed.
-    pub(crate) late: Vec<(Arc<Block>, Vec<(u32, Watermark)>)>,
+    pub(crate) late: Vec<(Arc<Block>, Missed)>,
 }
 
 /// Where the rows of an input went: `read = used + filtered + late + outside`.
@@ -74,10 +77,7 @@ pub(crate) fn update(program: &Program, input: &InputPlan, unit: &Unit) -> Resul
     } else {
         keyed(program, input, &assigned, &mut delta.counts)?
     };
-    delta.counts.filtered = delta.counts.read
-        - delta.counts.used
-        - delta.counts.late
-        - delta.counts.outside;
+    delta.counts.filtered = delta.counts.read - delta.counts.used - delta.counts.late - delta.counts.outside;
     let pairs = slots.pairs();
     let state = states.into_iter().filter_map(|(slot, state)| Some((*pairs.get(usize::try_from(slot).ok()?)?, state)));
     delta.state = state.collect();

@@ -7,10 +7,11 @@ use datafusion::arrow::array::{Array, AsArray, Int64Array, PrimitiveArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
 use crate::ingest::progress::Behind;
-use crate::source::{Offset, PartitionId};
+use crate::source::{BadRow, Offset, PartitionId};
 use crate::time::{EventTime, Watermark};
 
 /// An offset range of one partition, decoded once and shared by all queries on the stream.
@@ -34,45 +35,62 @@ pub struct Block {
 
 /// An entry of a stream's log.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub(crate) struct Record {
     /// The rows, unless only time has passed.
-    pub block: Option<std::sync::Arc<Block>>,
+    pub(crate) block: Option<std::sync::Arc<Block>>,
     /// The stream's watermark after this record.
-    pub watermark: Watermark,
+    pub(crate) watermark: Watermark,
     /// When the record was logged, for measuring delay.
-    pub logged_at: Instant,
+    pub(crate) logged_at: Instant,
 }
 
 impl Record {
     /// The rows it has.
-    pub fn row_count(&self) -> usize {
+    pub(crate) fn row_count(&self) -> usize {
         self.block.as_ref().map_or(0, |block| block.rows.num_rows())
     }
 
     /// The memory its rows take.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.block.as_ref().map_or(0, |block| block.rows.get_array_memory_size())
     }
 }
 
-/// The event times of a column, in nanoseconds.
+/// The event times of a column, in nanoseconds; null where the column is, and outside the years 1677 to 2262, which
+/// nanoseconds cannot count.
 ///
 /// # Errors
-/// Fails if the column is no timestamp, holds a null, or a time outside the years 1677 to 2262.
+/// Fails if the column is no timestamp.
 pub(crate) fn event_times(rows: &RecordBatch, column: usize) -> Result<Int64Array> {
     let values = rows.columns().get(column).ok_or_else(|| Error::internal("no event-time column"))?;
-    if values.null_count() > 0 {
-        return Err(Error::internal("a row with a null event time was decoded as good"));
-    }
-    let nanos = match values.data_type() {
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => std::sync::Arc::clone(values),
-        DataType::Timestamp(_, zone) => {
-            let utc = cast(values, &DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()))?;
-            cast(&utc, &DataType::Int64)?
-        }
-        other => return Err(Error::internal(format!("an event-time column of type {other}"))),
+    let DataType::Timestamp(_, zone) = values.data_type() else {
+        return Err(Error::internal(format!("an event-time column of type {}", values.data_type())));
     };
+    let nanos = cast(values, &DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()))?;
     let nanos = cast(&nanos, &DataType::Int64)?;
     let nanos: &PrimitiveArray<Int64Type> = nanos.as_primitive();
     Ok(nanos.clone())
+}
+
+/// The rows whose time is null, as bad rows.
+pub(crate) fn rows_without_time(
+    rows: &RecordBatch,
+    times: &Int64Array,
+    column: usize,
+    first: Offset,
+) -> Result<Vec<BadRow>> {
+    let options = FormatOptions::default();
+    let formatters =
+        rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>()?;
+    let name = rows.schema().fields().get(column).map(|field| field.name().clone());
+    let unusable = (0..rows.num_rows()).filter(|row| times.is_null(*row));
+    Ok(unusable
+        .map(|row| BadRow {
+            offset: Offset(first.0 + row as u64),
+            place: format!("row {row} after offset {}", first.0),
+            column: name.clone(),
+            raw: formatters.iter().map(|values| values.value(row).to_string()).collect::<Vec<_>>().join(","),
+            reason: "the event time is null or outside the years 1677 to 2262".to_owned(),
+        })
+        .collect())
 }

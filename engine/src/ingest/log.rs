@@ -16,7 +16,7 @@ pub const LOG_LIMIT_BYTES: usize = 64 << 20;
 
 /// The log.
 #[derive(Debug)]
-pub struct StreamLog {
+pub(crate) struct StreamLog {
     state: Mutex<State>,
     appended: watch::Sender<u64>,
     taken: Notify,
@@ -42,7 +42,7 @@ enum End {
 
 /// A place in the log that moves forward.
 #[derive(Debug)]
-pub struct LogReader {
+pub(crate) struct LogReader {
     log: Arc<StreamLog>,
     index: usize,
     appended: watch::Receiver<u64>,

@@ -12,21 +12,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use datafusion::arrow::array::Int64Array;
+use datafusion::arrow::array::{Array, Int64Array};
+use datafusion::arrow::compute::{filter_record_batch, is_not_null};
+use datafusion::arrow::record_batch::RecordBatch;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-pub(crate) use block::Record;
 pub use block::Block;
-pub(crate) use log::{LogReader, StreamLog};
+pub(crate) use block::Record;
 pub use log::LOG_LIMIT_BYTES;
+pub(crate) use log::{LogReader, StreamLog};
 pub use progress::{Behind, Observed, Progress};
 pub(crate) use reading::Event;
 use reading::read_partition;
 
 use crate::error::{Error, Result};
 use crate::plan::{BadData, StreamDefinition};
-use crate::side::SideTable;
+use crate::side::SideTables;
 use crate::source::{BadRow, Decoded, Offset, PartitionId, Source};
 use crate::time::{Clock, Watermark};
 
@@ -66,23 +68,19 @@ pub struct Ingest {
     clock: Arc<dyn Clock>,
     log: Arc<StreamLog>,
     metrics: Arc<IngestMetrics>,
-    dead: Arc<SideTable>,
-    late: Arc<SideTable>,
+    side: SideTables,
 }
 
 impl Ingest {
     /// A stream that is not read yet: first its readers are made, then it is run.
-    pub fn new(definition: Arc<StreamDefinition>, source: Arc<dyn Source>, clock: Arc<dyn Clock>) -> Self {
-        let late = Arc::new(SideTable::late(&definition.schema));
-        Self {
-            definition,
-            source,
-            clock,
-            log: StreamLog::new(LOG_LIMIT_BYTES),
-            metrics: Arc::default(),
-            dead: Arc::new(SideTable::dead()),
-            late,
-        }
+    pub fn new(
+        definition: Arc<StreamDefinition>,
+        source: Arc<dyn Source>,
+        clock: Arc<dyn Clock>,
+        side: SideTables,
+    ) -> Self {
+        let log = StreamLog::new(LOG_LIMIT_BYTES);
+        Self { definition, source, clock, log, metrics: Arc::default(), side }
     }
 
     /// The stream.
@@ -95,14 +93,9 @@ impl Ingest {
         &self.metrics
     }
 
-    /// The rows that could not be used: `name$dead`.
-    pub const fn dead_rows(&self) -> &Arc<SideTable> {
-        &self.dead
-    }
-
-    /// The rows that were too late for a query: `name$late`.
-    pub const fn late_rows(&self) -> &Arc<SideTable> {
-        &self.late
+    /// The rows set aside.
+    pub const fn side_tables(&self) -> &SideTables {
+        &self.side
     }
 
     /// Where the rows come from, in a few words.
@@ -138,12 +131,11 @@ impl Ingest {
         while let Some(event) = self.next_event(&mut received).await {
             self.append_event(event, &mut progress, None).await?;
         }
-        if progress.watermark() == Watermark::END || tasks.is_empty() {
-            return Ok(());
-        }
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|error| Error::internal(format!("a reader ended early: {error}")))?;
         }
+        // Also a stream without any partition ends, and with it what waits for its watermark.
+        self.log.append(Record { block: None, watermark: Watermark::END, logged_at: Instant::now() }).await;
         Ok(())
     }
 
@@ -169,8 +161,7 @@ impl Ingest {
         if let (Some(tamper), Some(block)) = (tamper, &mut block) {
             tamper(block);
         }
-        let record =
-            Record { block: block.map(Arc::new), watermark: progress.watermark(), logged_at: Instant::now() };
+        let record = Record { block: block.map(Arc::new), watermark: progress.watermark(), logged_at: Instant::now() };
         self.log.append(record).await;
         Ok(())
     }
@@ -178,7 +169,7 @@ impl Ingest {
     fn block_of(&self, event: Event, progress: &mut Progress) -> Result<Option<Block>> {
         let block = match event {
             Event::Rows { partition, offsets, decoded } => {
-                let decoded = self.without_bad_rows(partition, decoded)?;
+                self.set_aside(partition, &decoded.bad)?;
                 self.block(partition, offsets, decoded, progress)?
             }
             Event::Idle(partition) => {
@@ -205,12 +196,12 @@ impl Ingest {
         decoded: Decoded,
         progress: &mut Progress,
     ) -> Result<Option<Block>> {
-        let rows = decoded.batch;
-        let times = match &self.definition.event_time {
-            Some(rule) => block::event_times(&rows, rule.column)?,
+        let (rows, times) = match &self.definition.event_time {
+            Some(rule) => self.with_event_times(partition, &offsets, decoded.batch, rule.column)?,
             None => {
                 let now = self.clock.now().0.max(progress.watermark().0);
-                Int64Array::from_value(now, rows.num_rows())
+                let times = Int64Array::from_value(now, decoded.batch.num_rows());
+                (decoded.batch, times)
             }
         };
         let Some(Observed { earliest, latest, behind }) = progress.observe(partition, times.values()) else {
@@ -221,15 +212,34 @@ impl Ingest {
         Ok(Some(Block { partition, offsets, rows, times, earliest, latest, behind }))
     }
 
-    fn without_bad_rows(&self, partition: PartitionId, decoded: Decoded) -> Result<Decoded> {
-        let Some(first) = decoded.bad.first() else { return Ok(decoded) };
-        self.metrics.bad_rows.fetch_add(decoded.bad.len() as u64, Ordering::Relaxed);
-        match self.definition.bad_data {
-            BadData::Fail => return Err(bad_row_error(&self.definition.name, first)),
-            BadData::Skip => {}
-            BadData::DeadLetter => self.dead.add_dead(partition, &decoded.bad)?,
+    /// The rows whose event time can be told, and those times; the others are set aside.
+    fn with_event_times(
+        &self,
+        partition: PartitionId,
+        offsets: &std::ops::Range<Offset>,
+        rows: RecordBatch,
+        column: usize,
+    ) -> Result<(RecordBatch, Int64Array)> {
+        let times = block::event_times(&rows, column)?;
+        if times.null_count() == 0 {
+            return Ok((rows, times));
         }
-        Ok(decoded)
+        let usable = is_not_null(&times)?;
+        self.set_aside(partition, &block::rows_without_time(&rows, &times, column, offsets.start)?)?;
+        let rows = filter_record_batch(&rows, &usable)?;
+        let times = block::event_times(&rows, column)?;
+        Ok((rows, times))
+    }
+
+    /// Counts bad rows and does with them what the stream says.
+    fn set_aside(&self, partition: PartitionId, bad: &[BadRow]) -> Result<()> {
+        let Some(first) = bad.first() else { return Ok(()) };
+        self.metrics.bad_rows.fetch_add(bad.len() as u64, Ordering::Relaxed);
+        match self.definition.bad_data {
+            BadData::Fail => Err(bad_row_error(&self.definition.name, first)),
+            BadData::Skip => Ok(()),
+            BadData::DeadLetter => self.side.dead.add_dead(partition, bad),
+        }
     }
 }
 

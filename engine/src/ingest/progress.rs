@@ -81,11 +81,8 @@ impl Progress {
         let is_first = before == Watermark::START;
         let is_clamped = self.max_future_skew.is_some() && (is_first || self.step(before, latest) < highest);
         let in_order = earliest.0 >= before.max(highest).0;
-        let (after, behind) = if in_order && !is_clamped {
-            (before.max(highest), Vec::new())
-        } else {
-            self.scan(before, times)
-        };
+        let (after, behind) =
+            if in_order && !is_clamped { (before.max(highest), Vec::new()) } else { self.scan(before, times) };
         self.update(partition, |state| state.watermark = after);
         Some(Observed { earliest, latest, behind })
     }
@@ -171,12 +168,7 @@ mod tests {
     use super::*;
 
     fn progress(delay: i64, skew: Option<i64>, partitions: usize) -> Progress {
-        let rule = EventTimeRule {
-            column: 0,
-            delay: Span(delay),
-            max_future_skew: skew.map(Span),
-            idle_timeout: None,
-        };
+        let rule = EventTimeRule { column: 0, delay: Span(delay), max_future_skew: skew.map(Span), idle_timeout: None };
         Progress::new(Some(&rule), partitions)
     }
 
@@ -187,10 +179,7 @@ mod tests {
     fn rows_are_behind_the_running_watermark_not_that_of_the_block() {
         let mut progress = progress(5, None, 1);
         let observed = progress.observe(P0, &[10, 4, 20, 14, 15]).unwrap();
-        let expected = [
-            Behind { row: 1, watermark: Watermark(5) },
-            Behind { row: 3, watermark: Watermark(15) },
-        ];
+        let expected = [Behind { row: 1, watermark: Watermark(5) }, Behind { row: 3, watermark: Watermark(15) }];
         assert_eq!(observed.behind, expected);
         assert_eq!(progress.watermark(), Watermark(15));
     }

@@ -17,9 +17,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::coop::cooperative;
-use datafusion::physical_plan::execution_plan::{
-    Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType,
-};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType};
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
@@ -111,9 +109,8 @@ impl SlotExec {
 
 impl DisplayAs for SlotExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns = |schema: &Schema| {
-            schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
-        };
+        let columns =
+            |schema: &Schema| schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
         match &self.place {
             Place::Table(table, _) => write!(f, "SlotExec: {} ({})", table.scan_name(), columns(&self.schema)),
             Place::Numbered(SlotId(id)) => write!(f, "SlotExec: {id} ({})", columns(&self.schema)),
@@ -149,10 +146,7 @@ impl ExecutionPlan for SlotExec {
         Ok(self)
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         Ok(self)
     }
 
@@ -165,11 +159,7 @@ impl ExecutionPlan for SlotExec {
     }
 
     // Exact statistics would let the planner fold COUNT and MIN of whatever is bound first into literals.
-    fn statistics_from_inputs(
-        &self,
-        _: &[Arc<Statistics>],
-        _: &StatisticsArgs,
-    ) -> DataFusionResult<Arc<Statistics>> {
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> DataFusionResult<Arc<Statistics>> {
         Ok(Arc::new(Statistics::new_unknown(&self.schema)))
     }
 

@@ -15,9 +15,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::ExecutionPlan;
 
 use crate::error::{Error, Result};
 use crate::nodes::{Bindings, SlotExec, SlotId};
@@ -63,11 +63,7 @@ impl AggregatePlans {
     ///
     /// # Errors
     /// Fails if DataFusion refuses to build one of the parts.
-    pub(crate) fn cut(
-        plan: &Arc<dyn ExecutionPlan>,
-        chain: &RowChain,
-        planner: &Planner,
-    ) -> Result<Option<Self>> {
+    pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, chain: &RowChain, planner: &Planner) -> Result<Option<Self>> {
         let Some(found) = lowest_aggregate(plan)? else { return Ok(None) };
         if found.computes_with_bounds(chain) {
             return Ok(None);
@@ -213,8 +209,7 @@ impl Found {
     fn computes_with_bounds(&self, chain: &RowChain) -> bool {
         let keys = self.raw.group_expr();
         let bound_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_some());
-        let computed_keys =
-            keys.expr().iter().any(|(key, _)| chain.bound(key).is_none() && chain.touches_bounds(key));
+        let computed_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_none() && chain.touches_bounds(key));
         let arguments = self.raw.aggr_expr().iter().any(|aggregate| reads_bounds(aggregate, chain));
         let filters = self.raw.filter_expr().iter().flatten().any(|filter| chain.touches_bounds(filter));
         computed_keys || arguments || filters || (bound_keys && !keys.is_single())

@@ -58,7 +58,7 @@ impl Program {
     /// Fails on SQL that DataFusion cannot plan and on shapes that would need endless state.
     pub(crate) async fn compile(logical: LogicalPlan) -> Result<Self> {
         let planner = Planner::new();
-        let logical = total_order(exact_sums(logical)?)?;
+        let logical = total_order(exact_sums(planner.analyzed(logical)?)?)?;
         let planned = check_arithmetic(planner.physical(logical).await?)?;
         let schema = planned.schema();
         let (plan, heads) = take_heads(planned)?;

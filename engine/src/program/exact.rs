@@ -4,6 +4,8 @@
 //! summed as decimals, which 2^63 rows cannot overflow, and decimals over 28 digits in 256 bits; the cast back to
 //! the type that SQL promises fails where the value does not fit.
 
+use std::sync::Arc;
+
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema};
@@ -40,7 +42,7 @@ fn rewrite(aggregate: Aggregate) -> DataFusionResult<Transformed<LogicalPlan>> {
     if !changed {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
-    let schema = aggregate.schema.clone();
+    let schema = Arc::clone(&aggregate.schema);
     let exact = Aggregate::try_new(aggregate.input, aggregate.group_expr, dedup(functions))?;
     Ok(Transformed::yes(with_output_names(LogicalPlan::Aggregate(exact), results, &schema)?))
 }
@@ -70,7 +72,6 @@ fn exact_sum(expression: &Expr, input: &DFSchema) -> DataFusionResult<Option<(Ex
     };
     let mut params = params.clone();
     params.args = vec![cast(argument.clone(), wide)];
-    let function = Expr::AggregateFunction(AggregateFunction { func: func.clone(), params });
+    let function = Expr::AggregateFunction(AggregateFunction { func: Arc::clone(func), params });
     Ok(Some((function, expression.get_type(input)?)))
 }
-

@@ -38,7 +38,9 @@ impl Program {
                 (update + &heads, merge, evaluate)
             }
             Shape::Rows(plan) => (heads, "concatenation of rows\n".to_owned(), plan.display()),
-            Shape::Stateless(plan) | Shape::Finite(plan) => (plan.display() + &heads, NOTHING.to_owned(), NOTHING.to_owned()),
+            Shape::Stateless(plan) | Shape::Finite(plan) => {
+                (plan.display() + &heads, NOTHING.to_owned(), NOTHING.to_owned())
+            }
         };
         Explanation { update, merge, evaluate, state: self.operator_states() }
     }

@@ -12,9 +12,7 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr, WindowFunction};
-use datafusion::logical_expr::{
-    Aggregate, Expr, LogicalPlan, Projection, Sort, SubqueryAlias, TableScan, Window,
-};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection, Sort, SubqueryAlias, TableScan, Window};
 
 use crate::plan::{ORDER_COLUMNS, StreamTable};
 use crate::program::rename::with_output_names;
@@ -34,7 +32,7 @@ pub(crate) fn total_order(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
 }
 
 fn order_aggregate(aggregate: Aggregate) -> DataFusionResult<Transformed<LogicalPlan>> {
-    if !aggregate.aggr_expr.iter().any(|expression| is_ordered(expression)) {
+    if !aggregate.aggr_expr.iter().any(is_ordered) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
     let (input, position) = expose_position(Arc::unwrap_or_clone(Arc::clone(&aggregate.input)))?;
@@ -87,8 +85,9 @@ fn order_window(window: Window) -> DataFusionResult<Transformed<LogicalPlan>> {
 fn with_row_order(expression: &Expr, position: &[Column]) -> Expr {
     let Expr::WindowFunction(function) = expression else { return expression.clone() };
     let WindowFunction { fun, params } = function.as_ref();
-    let by_row = matches!(fun.name(), "row_number" | "lag" | "lead" | "ntile" | "first_value" | "last_value" | "nth_value")
-        || params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Rows;
+    let by_row =
+        matches!(fun.name(), "row_number" | "lag" | "lead" | "ntile" | "first_value" | "last_value" | "nth_value")
+            || params.window_frame.units == datafusion::logical_expr::WindowFrameUnits::Rows;
     if !by_row {
         return expression.clone();
     }
@@ -101,14 +100,31 @@ fn with_row_order(expression: &Expr, position: &[Column]) -> Expr {
 fn order_limit(limit: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>> {
     let inputs = limit.inputs();
     let [input] = inputs.as_slice() else { return Ok(Transformed::no(limit)) };
-    let (order, unordered) = match input {
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() => (sort.expr.clone(), Arc::clone(&sort.input)),
-        other => (Vec::new(), Arc::new((*other).clone())),
+    let ordered = match with_total_sort(input)? {
+        Some(ordered) => ordered,
+        None => total_sort(Vec::new(), Arc::new((*input).clone())),
     };
-    let ties = sortable(unordered.schema()).into_iter().map(|column| ascending(Expr::Column(column)));
-    let sort = Sort { expr: order.into_iter().chain(ties).collect(), input: unordered, fetch: None };
     let expressions = limit.expressions();
-    Ok(Transformed::yes(limit.with_new_exprs(expressions, vec![LogicalPlan::Sort(sort)])?))
+    Ok(Transformed::yes(limit.with_new_exprs(expressions, vec![ordered])?))
+}
+
+/// `plan` with its sort made total, also where the sort stands below projections that drop what it sorts by.
+fn with_total_sort(plan: &LogicalPlan) -> DataFusionResult<Option<LogicalPlan>> {
+    match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => {
+            Ok(Some(total_sort(sort.expr.clone(), Arc::clone(&sort.input))))
+        }
+        LogicalPlan::Projection(projection) => match with_total_sort(&projection.input)? {
+            Some(input) => Ok(Some(plan.with_new_exprs(plan.expressions(), vec![input])?)),
+            None => Ok(None),
+        },
+        _ => Ok(None),
+    }
+}
+
+fn total_sort(order: Vec<SortExpr>, input: Arc<LogicalPlan>) -> LogicalPlan {
+    let ties = sortable(input.schema()).into_iter().map(|column| ascending(Expr::Column(column)));
+    LogicalPlan::Sort(Sort { expr: order.into_iter().chain(ties).collect(), input, fetch: None })
 }
 
 fn sortable(schema: &DFSchemaRef) -> Vec<Column> {

@@ -15,9 +15,10 @@ pub(crate) fn with_output_names(
 ) -> DataFusionResult<LogicalPlan> {
     let leading = names.fields().len().saturating_sub(results.len());
     let kept = names.columns().into_iter().take(leading).map(Expr::Column);
-    let renamed = results.into_iter().zip(names.iter().skip(leading)).map(|(result, (qualifier, field))| match &result {
-        Expr::Column(column) if column.name == *field.name() => result,
-        _ => result.alias_qualified(qualifier.cloned(), field.name()),
-    });
+    let renamed =
+        results.into_iter().zip(names.iter().skip(leading)).map(|(result, (qualifier, field))| match &result {
+            Expr::Column(column) if column.name == *field.name() => result,
+            _ => result.alias_qualified(qualifier.cloned(), field.name()),
+        });
     Ok(LogicalPlan::Projection(Projection::try_new(kept.chain(renamed).collect(), Arc::new(plan))?))
 }

@@ -146,14 +146,7 @@ impl RowChain {
                 _ => None,
             })
             .collect();
-        Ok(Self {
-            table: table.clone(),
-            leaf,
-            leaf_schema: Arc::clone(&schema),
-            steps: Vec::new(),
-            schema,
-            bounds,
-        })
+        Ok(Self { table: table.clone(), leaf, leaf_schema: Arc::clone(&schema), steps: Vec::new(), schema, bounds })
     }
 
     /// Takes the work of `node` over, if it is row-local and does not compute with a window's bounds.

@@ -41,9 +41,16 @@ impl Planner {
         options.execution.skip_partial_aggregation_probe_ratio_threshold = 1.0;
         // The bounds that dynamic filters gather in one execution would cut rows of the next.
         options.optimizer.enable_dynamic_filter_pushdown = false;
+        // Executions of one plan would share the result of the subquery; as a join it is part of each.
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
         let context = Arc::new(TaskContext::from(&state));
         Self { state, context, plans_made: AtomicU64::new(0) }
+    }
+
+    /// `logical` with types made to agree and functions such as `GROUPING` resolved, as far as they need no input.
+    pub(crate) fn analyzed(&self, logical: LogicalPlan) -> Result<LogicalPlan> {
+        Ok(self.state.analyzer().execute_and_check(logical, self.state.config_options(), |_, _| {})?)
     }
 
     /// Optimises `logical` and makes its physical plan.

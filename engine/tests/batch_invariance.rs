@@ -1,0 +1,378 @@
+//! Batch invariance: cutting the same log into other blocks and micro-batches, or running it on other numbers of
+//! tasks and key partitions, changes no row of the output, and the output is the right one.
+//!
+//! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part of it")]
+mod oracle;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use millstream_engine::ingest::{Behind, Block};
+use millstream_engine::source::PartitionId;
+use millstream_engine::testing::{Tamper, run_scripts};
+use millstream_engine::time::Watermark;
+use oracle::batch::{AtInstant, Relation, logical_plan, results};
+use oracle::cut::{Way, ways};
+use oracle::generate::{Shape, random_log, seeds};
+use oracle::table::{cells_of, columns_of, difference};
+use oracle::{Log, Window, plain};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Ranges that are and are not multiples of the slide, gaps, right ends closed, offsets, and enough panes to be
+/// merged by two stacks.
+const WINDOWS: [Window; 9] = [
+    Window::new(12, 4),
+    Window::new(10, 4),
+    Window::new(5, 5),
+    Window::new(4, 10),
+    Window::new(12, 4).closed_right(),
+    Window::new(9, 6).offset(2).closed_right(),
+    Window::new(7, 3).offset(-4),
+    Window::new(40, 2),
+    Window::new(50, 3).closed_right(),
+];
+
+/// Runs the plain query over `log` in one way; says what differs from the plain evaluation.
+async fn run_plain(log: &Log, window: Window, way: &Way, tamper: Option<Tamper<'_>>) -> Result<(), String> {
+    let replay = log.replay();
+    let relation = Relation::of_stream("t", log, &replay, window);
+    let logical = logical_plan(plain::SQL, &[relation]).await;
+    let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options(), tamper).await;
+    let run = run.map_err(|error| format!("{error}: {error:?}"))?;
+    let (places, _) = window.place(replay.rows.iter().map(|seen| (seen.row.time, seen.watermark)));
+    let expected: Vec<_> = plain::group_by_key(&window, &places, &replay.rows).into_values().flatten().collect();
+    difference(&cells_of(&run.batches(), 0.0), &expected)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_rows_of_the_plain_evaluation() {
+    for seed in seeds(6) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        for window in WINDOWS {
+            for shape in shapes() {
+                let log = random_log("s", &shape, &mut rng);
+                let window = window.times(shape.tick);
+                for way in ways(seed) {
+                    if let Err(difference) = run_plain(&log, window, &way, None).await {
+                        panic!("MILLSTREAM_SEED={seed} {window:?} {way:?}\n{difference}\n{log:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shapes() -> [Shape; 2] {
+    let plain = Shape::default();
+    let bounded = Shape { rows: 160, partitions: 4, skew: Some(6), bad_share: 0.05, tick: 1_000_000, ..plain };
+    [plain, bounded]
+}
+
+/// A query over windowed tables: `t` and `u` over one stream, `r` over another, `v` over a windowed view.
+#[derive(Debug)]
+struct Query {
+    sql: &'static str,
+    /// The same where DataFusion does not order by itself what the engine orders by position or by all columns.
+    ordered: &'static str,
+    /// How much further apart doubles may lie than sums of the window's doubles.
+    slack: f64,
+}
+
+const fn query(sql: &'static str) -> Query {
+    Query { sql, ordered: sql, slack: 1.0 }
+}
+
+/// One stream through one window: partial aggregates as state wherever the plan allows.
+const AGGREGATES: [Query; 22] = [
+    query("SELECT COUNT(*), SUM(i), SUM(d), MIN(k), MAX(ts) FROM t"),
+    query("SELECT window_end, COUNT(*) AS n, SUM(i) FROM t WHERE i > 12 GROUP BY window_end"),
+    query("SELECT COUNT(*), SUM(i) FROM t WHERE i > 12"),
+    query("SELECT window_end, g, AVG(d), AVG(f), AVG(i) FROM t GROUP BY g, window_end"),
+    query("SELECT k, g, COUNT(*) FROM t GROUP BY k, g"),
+    query(
+        "SELECT window_start, k, SUM(i * 2 + g) AS s FROM t WHERE k <> 'A' GROUP BY k, window_start HAVING SUM(i) > 5",
+    ),
+    query("SELECT window_end, k, g, SUM(i), COUNT(*), GROUPING(k) FROM t GROUP BY window_end, ROLLUP (k, g)"),
+    query("SELECT k, g, SUM(i), COUNT(*) FROM t GROUP BY ROLLUP (k, g)"),
+    query("SELECT k, g, SUM(d), COUNT(i) FROM t GROUP BY CUBE (k, g)"),
+    query("SELECT k, g, MAX(i) FROM t GROUP BY GROUPING SETS ((k), (g), ())"),
+    query(
+        "SELECT window_end, k, COUNT(*) FILTER (WHERE i > 3), SUM(i) FILTER (WHERE g IS NULL), \
+         COUNT(DISTINCT g) FILTER (WHERE i < 10) FROM t GROUP BY window_end, k",
+    ),
+    query("SELECT window_end, k, COUNT(DISTINCT g), COUNT(DISTINCT k), SUM(DISTINCT g) FROM t GROUP BY window_end, k"),
+    query("SELECT window_end, COUNT(DISTINCT k), COUNT(DISTINCT d) FROM t GROUP BY window_end"),
+    query("SELECT DISTINCT window_end, k, g FROM t"),
+    query("SELECT window_end, k, median(i), approx_distinct(i) FROM t GROUP BY window_end, k"),
+    Query {
+        sql: "SELECT window_end, g, stddev(f), var_pop(i) FROM t WHERE abs(i) < 100 GROUP BY window_end, g",
+        ordered: "SELECT window_end, g, stddev(f), var_pop(i) FROM t WHERE abs(i) < 100 GROUP BY window_end, g",
+        slack: 1e6,
+    },
+    query("SELECT window_end, bool_and(i > 0), bit_xor(i), bool_or(g = 2) FROM t GROUP BY window_end"),
+    Query {
+        sql: "SELECT window_end, k, array_agg(i), first_value(g), last_value(g ORDER BY i), string_agg(k, '+') \
+              FROM t GROUP BY window_end, k",
+        ordered: "SELECT window_end, k, array_agg(i ORDER BY p, o) AS \"array_agg(t.i)\", \
+                  first_value(g ORDER BY p, o) AS \"first_value(t.g)\", last_value(g ORDER BY i, p, o) AS \
+                  \"last_value(t.g) ORDER BY [t.i ASC NULLS LAST]\", string_agg(k, '+' ORDER BY p, o) AS \
+                  \"string_agg(t.k,Utf8(\"\"+\"\"))\" FROM t GROUP BY window_end, k",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, array_agg(k ORDER BY i DESC) AS ks, first_value(i) AS f FROM t GROUP BY window_end",
+        ordered: "SELECT window_end, array_agg(k ORDER BY i DESC, p, o) AS ks, first_value(i ORDER BY p, o) AS f \
+                  FROM t GROUP BY window_end",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, k, SUM(i) AS s FROM t GROUP BY window_end, k ORDER BY COUNT(*) DESC LIMIT 2",
+        ordered: "SELECT window_end, k, s FROM (SELECT window_end, k, SUM(i) AS s, COUNT(*) AS n FROM t \
+                  GROUP BY window_end, k) ORDER BY n DESC, window_end NULLS FIRST, k NULLS FIRST, s NULLS FIRST LIMIT 2",
+        slack: 1.0,
+    },
+    query("SELECT MAX(n), SUM(s) FROM (SELECT k, COUNT(*) AS n, SUM(i) AS s FROM t GROUP BY k)"),
+    query(
+        "SELECT window_end, k, n, RANK() OVER (PARTITION BY window_end ORDER BY n DESC) AS r FROM \
+         (SELECT window_end, k, COUNT(*) AS n FROM t GROUP BY window_end, k)",
+    ),
+];
+
+/// Plans that need the rows themselves.
+const ROW_QUERIES: [Query; 17] = [
+    query("SELECT * FROM t"),
+    query("SELECT window_end, p, o, i + g AS x FROM t WHERE ts >= window_end - INTERVAL '3 nanoseconds'"),
+    Query {
+        sql: "SELECT window_end, k, i FROM t ORDER BY i DESC LIMIT 3",
+        ordered: "SELECT window_end, k, i FROM t ORDER BY i DESC, window_end NULLS FIRST, k NULLS FIRST LIMIT 3",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, k FROM t ORDER BY g DESC, i LIMIT 4",
+        ordered: "SELECT window_end, k FROM t ORDER BY g DESC, i, window_end NULLS FIRST, k NULLS FIRST LIMIT 4",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, g FROM t LIMIT 2 OFFSET 1",
+        ordered: "SELECT window_end, g FROM t ORDER BY window_end NULLS FIRST, g NULLS FIRST LIMIT 2 OFFSET 1",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT * FROM (SELECT window_end, k, p, o, row_number() OVER (PARTITION BY k ORDER BY i DESC) AS n \
+              FROM t) WHERE n <= 2",
+        ordered: "SELECT * FROM (SELECT window_end, k, p, o, row_number() OVER (PARTITION BY k ORDER BY i DESC, p, o) \
+                  AS n FROM t) WHERE n <= 2",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, p, o, SUM(i) OVER (PARTITION BY k ORDER BY ts ROWS 2 PRECEDING) AS s, \
+              lag(i) OVER (ORDER BY ts) AS l FROM t",
+        ordered: "SELECT window_end, p, o, SUM(i) OVER (PARTITION BY k ORDER BY ts, p, o ROWS 2 PRECEDING) AS s, \
+                  lag(i) OVER (ORDER BY ts, p, o) AS l FROM t",
+        slack: 1.0,
+    },
+    query("SELECT window_end, k, i, RANK() OVER (ORDER BY i) AS r, SUM(i) OVER (PARTITION BY g) AS s FROM t"),
+    query(
+        "SELECT a.window_end, a.k, COUNT(*), SUM(a.i), SUM(a.d * b.g) FROM t a JOIN t b ON a.k = b.k AND a.i < b.i \
+           GROUP BY a.window_end, a.k",
+    ),
+    query("SELECT window_end, k, i FROM t WHERE i = (SELECT MAX(i) FROM t)"),
+    query("SELECT window_end, k, SUM(i) FROM t GROUP BY window_end, k HAVING SUM(i) > (SELECT AVG(i) FROM t)"),
+    query("SELECT window_end, k, i FROM t a WHERE EXISTS (SELECT 1 FROM t b WHERE b.g = a.g AND b.i > a.i)"),
+    query("SELECT window_end, k FROM t WHERE g = 1 UNION ALL SELECT window_end, k FROM t WHERE i > 10"),
+    query(
+        "SELECT window_end, 'k' AS what, COUNT(k) AS n FROM t GROUP BY window_end UNION ALL \
+           SELECT window_end, 'i', COUNT(i) FROM t GROUP BY window_end",
+    ),
+    query("SELECT window_end, k FROM t WHERE g = 1 EXCEPT SELECT window_end, k FROM t WHERE g = 2"),
+    query("SELECT window_end - ts AS age, COUNT(*) FROM t GROUP BY window_end - ts"),
+    query("SELECT k, MAX(window_end - ts) FROM t GROUP BY k"),
+];
+
+/// Two streams, three windows.
+const JOINS: [Query; 7] = [
+    query(
+        "SELECT t.window_end, r.window_end AS other, t.k, COUNT(*) AS n, SUM(t.i * r.g), SUM(r.f) FROM t JOIN r \
+           ON t.k = r.k GROUP BY t.window_end, r.window_end, t.k",
+    ),
+    query("SELECT t.k, t.i, r.d FROM t LEFT JOIN r ON t.k = r.k AND t.g = r.g"),
+    query("SELECT t.window_end, r.window_end AS other, t.i, r.i AS x FROM t FULL JOIN r ON t.i = r.i"),
+    query("SELECT COUNT(*) FROM t WHERE k NOT IN (SELECT k FROM r WHERE k IS NOT NULL)"),
+    query("SELECT 't' AS side, k, i FROM t WHERE g = 0 UNION ALL SELECT 'r', k, i FROM r WHERE g = 0"),
+    query(
+        "SELECT (SELECT COUNT(*) FROM t) AS a, (SELECT COUNT(*) FROM u) AS b, (SELECT COUNT(*) FROM r) AS c FROM r \
+           GROUP BY 1, 2, 3",
+    ),
+    query(
+        "SELECT u.window_end, t.window_end AS other, COUNT(*), SUM(t.i) - SUM(u.i) AS x FROM t JOIN u \
+           ON t.p = u.p AND t.o = u.o GROUP BY u.window_end, t.window_end",
+    ),
+];
+
+/// Windows over the results of a windowed view.
+const OVER_VIEWS: [Query; 4] = [
+    query("SELECT window_end, k, SUM(n) AS n, MAX(s) AS most, COUNT(*) AS windows FROM v GROUP BY window_end, k"),
+    query("SELECT window_start, window_end, k, n FROM v"),
+    query("SELECT COUNT(*), SUM(n) FROM v"),
+    query("SELECT v.window_end, v.k, SUM(v.n), COUNT(t.i) FROM v JOIN t ON v.k = t.k GROUP BY v.window_end, v.k"),
+];
+
+/// Runs `query` in one way; says what differs from the batch query over each window.
+async fn run_sql(query: &Query, logs: &[Log], relations: &[Relation], way: &Way) -> Result<(), String> {
+    let logical = logical_plan(query.sql, relations).await;
+    let scripts: Vec<_> = logs.iter().map(Log::script).collect();
+    let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options(), None).await;
+    let batches = run.map_err(|error| format!("{error}: {error:?}"))?.batches();
+    let results = results(query.ordered, relations).await;
+    let of_instant = |result: &AtInstant| cells_of(&result.batches, result.slack * query.slack);
+    let expected: Vec<_> = results.values().flat_map(of_instant).collect();
+    difference(&cells_of(&batches, 0.0), &expected)?;
+    let expected = results.values().find_map(|result| columns_of(&result.batches));
+    match columns_of(&batches) {
+        columns if columns == expected => Ok(()),
+        columns => Err(format!("  columns {columns:?}\n  are not {expected:?}")),
+    }
+}
+
+/// Runs all `queries` over what `make` gives for each seed, each seed in one of the ways in turn.
+async fn check_sql(queries: &[Query], count: u64, make: impl AsyncFn(&mut StdRng) -> (Vec<Log>, Vec<Relation>)) {
+    let mut failures = Vec::new();
+    for seed in seeds(count) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (logs, relations) = make(&mut rng).await;
+        for (number, query) in (seed..).zip(queries) {
+            let used = query.tables(&relations);
+            let ways = ways(seed);
+            let way = ways[number as usize % ways.len()];
+            if let Err(difference) = run_sql(query, &logs, &used, &way).await {
+                let windows: Vec<_> = used.iter().map(|relation| (&relation.table, relation.window)).collect();
+                failures.push(format!("MILLSTREAM_SEED={seed} {windows:?} {way:?}\n{}\n{difference}", query.sql));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n\n"));
+}
+
+impl Query {
+    /// The relations it names.
+    fn tables(&self, relations: &[Relation]) -> Vec<Relation> {
+        let words: Vec<_> = self.sql.split(|c: char| !c.is_alphanumeric() && c != '.').collect();
+        let follows =
+            |table: &str| words.windows(2).any(|pair| ["FROM", "JOIN"].contains(&pair[0]) && pair[1] == table);
+        relations.iter().filter(|relation| follows(&relation.table)).cloned().collect()
+    }
+}
+
+async fn one_stream(rng: &mut StdRng) -> (Vec<Log>, Vec<Relation>) {
+    let log = random_log("s", &Shape { rows: 160, ..Shape::default() }, rng);
+    let window = WINDOWS[rng.random_range(0..WINDOWS.len())];
+    let relation = Relation::of_stream("t", &log, &log.replay(), window);
+    (vec![log], vec![relation])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_aggregates_of_a_batch_query_over_each_window() {
+    check_sql(&AGGREGATES, 12, one_stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_rows_of_any_sql_over_each_window() {
+    check_sql(&ROW_QUERIES, 12, one_stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_rows_of_joins_of_unequal_windows() {
+    const PAIRS: [[Window; 3]; 4] = [
+        [Window::new(12, 4), Window::new(20, 10), Window::new(6, 6)],
+        [Window::new(10, 4), Window::new(9, 3).offset(1), Window::new(30, 5)],
+        [Window::new(8, 4).closed_right(), Window::new(8, 4), Window::new(4, 4)],
+        [Window::new(3, 5), Window::new(12, 4).closed_right(), Window::new(20, 1)],
+    ];
+    check_sql(&JOINS, 8, async |rng| {
+        let shape = Shape { rows: 90, ..Shape::default() };
+        let slower = Shape { partitions: 4, late_share: 0.3, ..shape };
+        let (s, q) = (random_log("s", &shape, rng), random_log("q", &slower, rng));
+        let [t, r, u] = PAIRS[rng.random_range(0..PAIRS.len())];
+        let (s_rows, q_rows) = (s.replay(), q.replay());
+        let relations = vec![
+            Relation::of_stream("t", &s, &s_rows, t),
+            Relation::of_stream("r", &q, &q_rows, r),
+            Relation::of_stream("u", &s, &s_rows, u),
+        ];
+        (vec![q, s], relations)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_rows_of_windows_over_windows() {
+    const PAIRS: [[Window; 2]; 5] = [
+        [Window::new(8, 4), Window::new(8, 8)],
+        [Window::new(10, 4), Window::new(24, 12)],
+        [Window::new(4, 4), Window::new(10, 3)],
+        [Window::new(6, 3).closed_right(), Window::new(12, 6)],
+        [Window::new(6, 3), Window::new(12, 6).closed_right()],
+    ];
+    check_sql(&OVER_VIEWS, 8, async |rng| {
+        let log = random_log("s", &Shape { rows: 120, ..Shape::default() }, rng);
+        let [inner, outer] = PAIRS[rng.random_range(0..PAIRS.len())];
+        let t = Relation::of_stream("t", &log, &log.replay(), inner);
+        let sql = "SELECT window_end, k, COUNT(*) AS n, SUM(i) AS s FROM t GROUP BY window_end, k";
+        let v = Relation::of_view("v", "view", sql, std::slice::from_ref(&t), outer).await;
+        (vec![log], vec![t, v])
+    })
+    .await;
+}
+
+/// How many of the fixed seeds give wrong rows once `tamper` has changed the blocks.
+async fn caught(make: impl Fn(&Log, Window) -> Box<dyn Fn(&mut Block)>) -> usize {
+    let mut caught = 0;
+    for seed in 1..=6 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let log = random_log("s", &Shape { idles: false, ..Shape::default() }, &mut rng);
+        let window = WINDOWS[seed as usize % 3];
+        let way = Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 7, seed };
+        run_plain(&log, window, &way, None).await.unwrap();
+        caught += usize::from(run_plain(&log, window, &way, Some(make(&log, window).as_ref())).await.is_err());
+    }
+    caught
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutant_watermark_moved_at_the_end_of_blocks_is_caught() {
+    let make = |log: &Log, _| -> Box<dyn Fn(&mut Block)> {
+        let delay = log.delay;
+        let moved = RefCell::new(HashMap::<PartitionId, i64>::new());
+        Box::new(move |block| {
+            let mut moved = moved.borrow_mut();
+            let start = moved.entry(block.partition).or_insert(i64::MIN);
+            let below = block.times.values().iter().enumerate().filter(|(_, time)| **time < *start);
+            block.behind = below.map(|(row, _)| Behind { row, watermark: Watermark(*start) }).collect();
+            *start = (*start).max(block.latest.0 - delay);
+        })
+    };
+    assert_eq!(caught(make).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutant_closed_bound_is_caught() {
+    let make = |_: &Log, window: Window| -> Box<dyn Fn(&mut Block)> {
+        Box::new(move |block| {
+            let earlier = |time: i64| if window.last_instant(time) == time { time - 1 } else { time };
+            block.times = block.times.values().iter().map(|time| Some(earlier(*time))).collect();
+            block.earliest.0 = earlier(block.earliest.0);
+        })
+    };
+    assert_eq!(caught(make).await, 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutant_dropped_tag_is_caught() {
+    let make = |_: &Log, _| -> Box<dyn Fn(&mut Block)> { Box::new(|block| block.behind.clear()) };
+    assert_eq!(caught(make).await, 6);
+}

@@ -1,0 +1,59 @@
+//! Ways to cut a log and to run a query, none of which may change a row.
+
+use millstream_engine::query::QueryOptions;
+use millstream_engine::testing::Cut;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// One way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    /// The most rows of a block; each has a random number up to it.
+    pub(crate) block_rows: usize,
+    /// The most records of a stream in a micro-batch.
+    pub(crate) records: usize,
+    pub(crate) tasks: usize,
+    pub(crate) key_partitions: u32,
+    pub(crate) seed: u64,
+}
+
+impl Way {
+    pub(crate) fn options(&self) -> QueryOptions {
+        QueryOptions { tasks: self.tasks, key_partitions: self.key_partitions, ..QueryOptions::default() }
+    }
+
+    pub(crate) fn cut(&self) -> RandomCut {
+        RandomCut { block_rows: self.block_rows, records: self.records, rng: StdRng::seed_from_u64(self.seed) }
+    }
+}
+
+/// Rows one by one, a few at a time, and all at once, on one to three tasks.
+pub(crate) fn ways(seed: u64) -> [Way; 4] {
+    [
+        Way { block_rows: 1, records: 1, tasks: 1, key_partitions: 1, seed },
+        Way { block_rows: 3, records: 4, tasks: 3, key_partitions: 7, seed },
+        Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 1024, seed },
+        Way { block_rows: usize::MAX, records: usize::MAX, tasks: 2, key_partitions: 7, seed },
+    ]
+}
+
+/// Parts of random sizes, and the whole where the size is not bounded.
+#[derive(Debug)]
+pub(crate) struct RandomCut {
+    block_rows: usize,
+    records: usize,
+    rng: StdRng,
+}
+
+impl Cut for RandomCut {
+    fn block_rows(&mut self) -> usize {
+        if self.block_rows == usize::MAX { usize::MAX } else { self.rng.random_range(1..=self.block_rows) }
+    }
+
+    fn records(&mut self) -> usize {
+        match self.records {
+            1 | usize::MAX => self.records,
+            most => self.rng.random_range(0..=most),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+CREATE STREAM t (x INT) WITH (connector = 'socket',
+  bad_data = 'ignore')

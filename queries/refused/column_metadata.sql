@@ -1,0 +1,1 @@
+CREATE STREAM t (ts TIMESTAMP(3) METADATA FROM 'timestamp')

@@ -1,0 +1,1 @@
+CREATE STREAM t (ts TIMESTAMP(3), window_end TIMESTAMP(3))

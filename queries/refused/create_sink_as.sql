@@ -1,0 +1,1 @@
+CREATE SINK o AS SELECT * FROM STOCK WITH (connector = 'console')

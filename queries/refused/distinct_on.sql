@@ -1,0 +1,1 @@
+SELECT DISTINCT ON (szcode) szcode, lastPrice FROM STOCK

@@ -1,0 +1,1 @@
+SELECT lastPrice FROM STOCK WHERE szcode = "600519"

@@ -1,0 +1,1 @@
+CREATE STREAM stock (x INT)

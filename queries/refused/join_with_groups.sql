@@ -1,0 +1,1 @@
+SELECT * FROM (SELECT szcode, COUNT(*) AS n FROM STOCK GROUP BY szcode) g JOIN codes c ON g.szcode = c.szcode

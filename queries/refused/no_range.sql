@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Slide 5 minutes]

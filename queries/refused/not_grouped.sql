@@ -1,0 +1,3 @@
+SELECT szcode, lastPrice, COUNT(*)
+FROM STOCK [Range 5 minutes, Slide 1 minute]
+GROUP BY szcode

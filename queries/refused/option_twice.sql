@@ -1,0 +1,1 @@
+CREATE STREAM t (x INT) WITH (format = 'csv', 'FORMAT' = 'json')

@@ -1,0 +1,2 @@
+-- bind n = soon
+SELECT COUNT(*) FROM STOCK [Range n, Slide 1]

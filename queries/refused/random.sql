@@ -1,0 +1,1 @@
+SELECT szcode, random() FROM STOCK

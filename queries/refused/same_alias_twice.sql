@@ -1,0 +1,1 @@
+SELECT 1 FROM STOCK [Range 5, Slide 1] a, STOCK [Range 6, Slide 1] a

@@ -1,0 +1,1 @@
+SELECT SUM(szcode) FROM STOCK [Range 5 minutes, Slide 1 minute]

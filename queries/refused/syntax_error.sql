@@ -1,0 +1,3 @@
+SELECT szcode,
+  lastPrice lastPrice2 extra
+FROM STOCK

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Range 0.5 ns, Slide 1]

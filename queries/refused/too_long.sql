@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Range 99999999999 days, Slide 1]

@@ -1,0 +1,1 @@
+SELECT * FROM POSITION p JOIN STOCK s ON p.szcode = s.szcode

@@ -1,0 +1,2 @@
+SELECT szcode, lastPrice FROM STOCK
+ORDER BY lastPrice

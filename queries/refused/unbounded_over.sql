@@ -1,0 +1,1 @@
+SELECT szcode, SUM(lastPrice) OVER (PARTITION BY szcode ORDER BY eventTime) FROM STOCK

@@ -1,0 +1,1 @@
+SELECT volume FROM STOCK

@@ -1,0 +1,2 @@
+SELECT szcode FROM STOCK [Range 5 minutes, Slide 1 minute]
+WHERE Turnover > 1

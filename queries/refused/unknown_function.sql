@@ -1,0 +1,1 @@
+SELECT summ(lastPrice) FROM STOCK

@@ -1,0 +1,3 @@
+SELECT szcode, SUM(Price*Turnover)
+FROM TRANSACTION [Range n,Slide s]
+GROUP BY szcode

@@ -1,0 +1,1 @@
+SELECT s.lastPrise FROM STOCK AS s

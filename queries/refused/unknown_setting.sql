@@ -1,0 +1,1 @@
+SET batch_intervall = '1 s'

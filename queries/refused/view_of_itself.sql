@@ -1,0 +1,1 @@
+CREATE OR REPLACE VIEW v_dear AS SELECT * FROM v_dear

@@ -1,0 +1,1 @@
+CREATE STREAM t (eventTime TIMESTAMP(3), WATERMARK FOR eventTme)

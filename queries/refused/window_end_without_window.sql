@@ -1,0 +1,1 @@
+SELECT window_end, szcode FROM STOCK

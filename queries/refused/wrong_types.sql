@@ -1,0 +1,1 @@
+SELECT szcode FROM STOCK WHERE lastPrice > eventTime
