@@ -71,7 +71,7 @@ impl Cut for EvenCut {
 }
 
 /// Changes a block after it was made, to plant a bug.
-pub type Tamper<'a> = &'a dyn Fn(&mut Block);
+pub type Tamper<'a> = &'a (dyn Fn(&mut Block) + Sync);
 
 /// What a run gave.
 #[derive(Debug)]

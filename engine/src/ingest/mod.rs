@@ -155,7 +155,7 @@ impl Ingest {
         &self,
         event: Event,
         progress: &mut Progress,
-        tamper: Option<&dyn Fn(&mut Block)>,
+        tamper: Option<&(dyn Fn(&mut Block) + Sync)>,
     ) -> Result<()> {
         let mut block = self.block_of(event, progress)?;
         if let (Some(tamper), Some(block)) = (tamper, &mut block) {

@@ -101,7 +101,7 @@ pub(crate) async fn logical_plan(sql: &str, relations: &[Relation]) -> LogicalPl
         let table = StreamTable::new(relation.input.clone(), Some(relation.window.spec()));
         ctx.register_table(relation.table.as_str(), Arc::new(table)).unwrap();
     }
-    ctx.state().create_logical_plan(sql).await.unwrap()
+    ctx.state().create_logical_plan(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 /// What a query gives at one instant.

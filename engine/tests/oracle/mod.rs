@@ -5,6 +5,7 @@
 //! [`plain`] then adds the rows of a window up one by one, [`batch`] gives them to DataFusion as a finite table.
 
 pub(crate) mod batch;
+pub(crate) mod check;
 pub(crate) mod cut;
 pub(crate) mod generate;
 pub(crate) mod plain;

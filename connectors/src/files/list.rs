@@ -1,0 +1,123 @@
+//! Which files a path means, and in which order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use millstream_engine::{Error, Result};
+
+use crate::format::Format;
+
+/// In which order files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileOrder {
+    /// By path.
+    Name,
+    /// Oldest first, then by path.
+    Modified,
+}
+
+/// A path as the user gave it: a file, a folder, or a glob.
+#[derive(Debug, Clone)]
+pub(super) struct FileSet {
+    /// The path.
+    pub(super) path: PathBuf,
+    /// The format, which chooses among the files of a folder.
+    pub(super) format: Format,
+    /// The order.
+    pub(super) order: FileOrder,
+}
+
+impl FileSet {
+    /// The files that are there now, in order.
+    ///
+    /// # Errors
+    /// Fails if a folder cannot be read; a path that is not there is an empty list.
+    pub(super) fn list(&self) -> Result<Vec<PathBuf>> {
+        let mut files = if self.path.is_file() {
+            vec![self.path.clone()]
+        } else if self.path.is_dir() {
+            let mut files = list_folder(&self.path)?;
+            files.retain(|file| format_of(file) == Some(self.format));
+            files
+        } else {
+            list_glob(&self.path)?
+        };
+        files.sort();
+        if self.order == FileOrder::Modified {
+            let mut aged = Vec::with_capacity(files.len());
+            for file in files {
+                aged.push((modified(&file)?, file));
+            }
+            aged.sort();
+            files = aged.into_iter().map(|(_, file)| file).collect();
+        }
+        Ok(files)
+    }
+
+    /// The error for a path that means no file.
+    pub(super) fn nothing_found(&self) -> Error {
+        let path = self.path.display().to_string();
+        let message = if self.path.is_dir() {
+            format!("folder {path:?} holds no {} file", self.format.name())
+        } else {
+            format!("path {path:?} matches no file")
+        };
+        let folder = std::env::current_dir().map_or_else(|_| ".".to_owned(), |folder| folder.display().to_string());
+        Error::query(
+            message,
+            format!("correct path (it is taken from {folder}), or set watch_interval to wait for files"),
+        )
+    }
+}
+
+/// The format that the path's own name tells, or that all readable files of a folder share.
+pub(super) fn guess_format(path: &Path) -> Option<Format> {
+    if !path.is_dir() {
+        return format_of(path);
+    }
+    let mut formats = list_folder(path).ok()?.into_iter().filter_map(|file| format_of(&file));
+    let first = formats.next()?;
+    formats.all(|format| format == first).then_some(first)
+}
+
+fn format_of(path: &Path) -> Option<Format> {
+    Format::of_name(path.file_name()?.to_str()?)
+}
+
+fn list_folder(folder: &Path) -> Result<Vec<PathBuf>> {
+    let fail = |error| Error::external(format!("listing folder {}", folder.display()), error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if is_ready(&path) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn list_glob(pattern: &Path) -> Result<Vec<PathBuf>> {
+    let text = pattern.to_string_lossy();
+    let paths = glob::glob(&text)
+        .map_err(|error| Error::query(format!("path {text:?} is not a pattern: {error}"), "use *, ? and [a-z]"))?;
+    let mut files = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| Error::external(format!("listing {text}"), error))?;
+        if is_ready(&path) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Whether a path is a file that its writer has finished, by its name.
+fn is_ready(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    !name.starts_with(['.', '_']) && !name.ends_with(".tmp") && path.is_file()
+}
+
+fn modified(file: &Path) -> Result<SystemTime> {
+    let time = fs::metadata(file).and_then(|metadata| metadata.modified());
+    time.map_err(|error| Error::external(format!("asking for the age of {}", file.display()), error))
+}

@@ -1,0 +1,93 @@
+//! Connector `files`: a file, a folder or a glob of CSV, JSON lines, Parquet or Arrow IPC.
+//!
+//! All files are one partition, read one after the other in the order of their names or ages, so that a file set is
+//! replayed the same however many tasks read it. A file that changes while it is read is refused.
+//! With `watch_interval` the folder is looked through again and again; each file is read once, by its path, and is
+//! expected to appear whole, by a rename. Names that begin with `.` or `_` or end in `.tmp` are not looked at.
+
+mod input;
+mod list;
+mod reader;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millstream_engine::plan::StreamDefinition;
+use millstream_engine::source::{PartitionReader, Source};
+use millstream_engine::{Error, Result};
+
+use crate::format::csv::CsvFormat;
+use crate::format::rows::RowShape;
+use crate::format::text::{Syntax, TextFormat};
+use crate::format::{Format, timestamp_unit};
+use crate::options::Options;
+use list::{FileOrder, FileSet};
+use reader::FilesReader;
+
+/// The file sets that a stream reads.
+#[derive(Debug)]
+pub struct FilesSource {
+    files: FileSet,
+    rows: Rows,
+    watch_interval: Option<Duration>,
+}
+
+/// How the files hold their rows.
+#[derive(Debug, Clone)]
+enum Rows {
+    Text(Arc<TextFormat>),
+    Columnar(Format, Arc<RowShape>),
+}
+
+impl FilesSource {
+    /// The source that `definition` describes.
+    ///
+    /// # Errors
+    /// Fails for options that are unknown, missing or wrong, and if the format can be told neither from the option
+    /// `format` nor from names.
+    pub fn new(definition: &StreamDefinition) -> Result<Self> {
+        let mut options = Options::new("files", &definition.options)?;
+        let path = PathBuf::from(options.required("path", "trades/*.csv")?);
+        let format = options.choice("format", &Format::NAMES)?;
+        let orders = [("name", FileOrder::Name), ("modified", FileOrder::Modified)];
+        let order = options.choice("order", &orders)?.unwrap_or(FileOrder::Name);
+        let watch_interval = options.duration("watch_interval")?.filter(|interval| !interval.is_zero());
+        let csv = CsvFormat::from_options(&mut options, None)?;
+        let shape = RowShape::new(definition, timestamp_unit(&mut options)?)?;
+        options.finish()?;
+        let format = match format.or_else(|| list::guess_format(&path)) {
+            Some(format) => format,
+            None => return Err(unknown_format(&path)),
+        };
+        let rows = match format {
+            Format::Csv => Rows::Text(TextFormat::new(shape, Syntax::Csv(csv))?),
+            Format::Json => Rows::Text(TextFormat::new(shape, Syntax::Json)?),
+            Format::Parquet | Format::Arrow => Rows::Columnar(format, Arc::new(shape)),
+        };
+        Ok(Self { files: FileSet { path, format, order }, rows, watch_interval })
+    }
+
+    /// Whether the source ends: it does unless it watches.
+    pub const fn is_bounded(&self) -> bool {
+        self.watch_interval.is_none()
+    }
+}
+
+#[async_trait]
+impl Source for FilesSource {
+    async fn open(&self) -> Result<Vec<Box<dyn PartitionReader>>> {
+        let reader = FilesReader::open(self.files.clone(), self.rows.clone(), self.watch_interval).await?;
+        Ok(vec![Box::new(reader)])
+    }
+
+    fn describe(&self) -> String {
+        format!("files {}", self.files.path.display())
+    }
+}
+
+fn unknown_format(path: &std::path::Path) -> Error {
+    let message = format!("cannot tell the format of {:?} from its name", path.display().to_string());
+    Error::query(message, "add format = 'csv', 'json', 'parquet' or 'arrow'")
+}

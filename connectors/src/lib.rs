@@ -1,0 +1,76 @@
+//! Connectors: where Millstream's rows come from and where its results go.
+//!
+//! ```text
+//! WITH (connector = 'files', …)  ─ open_source ─▶ Source ─▶ PartitionReader ─▶ Split ─▶ rows and bad rows
+//! WITH (connector = 'console')   ─ open_sink ───▶ Sink
+//! CREATE TABLE … WITH (…)        ─ read_table ──▶ all rows at once
+//! ```
+//!
+//! Reading order: [`files`] and [`socket`] cut bytes into splits, `format` makes rows of them, [`generate`] makes rows
+//! of nothing, [`sinks`] print and write. `options` is how all of them read their `WITH` clause.
+//!
+//! A row that cannot be used never vanishes: it is handed on as a `BadRow` with its place, text and reason, and the
+//! engine decides by the stream's `bad_data` what becomes of it.
+
+pub mod files;
+mod format;
+pub mod generate;
+mod options;
+pub mod sinks;
+pub mod socket;
+mod table;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use millstream_engine::plan::{StreamDefinition, WithOption};
+use millstream_engine::sink::Sink;
+use millstream_engine::source::Source;
+use millstream_engine::{Error, Result};
+
+use files::FilesSource;
+use generate::GenerateSource;
+use socket::SocketSource;
+
+pub use sinks::check as check_sink;
+pub use table::{TableRows, read_table};
+
+const SOURCES: [&str; 3] = ["files", "generate", "socket"];
+
+/// Makes the source that a stream's options describe; nothing is read or connected yet.
+///
+/// # Errors
+/// Fails for a connector that is unknown or missing and for options that it does not take; the error has a hint.
+pub fn open_source(definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>> {
+    Ok(match connector(&definition.options) {
+        Some("files") => Arc::new(FilesSource::new(definition)?),
+        Some("socket") => Arc::new(SocketSource::new(definition)?),
+        Some("generate") => Arc::new(GenerateSource::new(definition)?),
+        other => return Err(unknown_connector(&format!("stream {:?}", definition.name), other, &SOURCES)),
+    })
+}
+
+/// Makes the sink `name` for rows of `schema`.
+///
+/// # Errors
+/// Fails as [`open_source`] does, and if a destination cannot be prepared.
+pub fn open_sink(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box<dyn Sink>> {
+    sinks::open(name, options, schema)
+}
+
+/// The value of the option `connector`.
+fn connector(options: &[WithOption]) -> Option<&str> {
+    options.iter().find(|option| option.key == "connector").map(|option| option.value.trim())
+}
+
+fn unknown_connector(relation: &str, connector: Option<&str>, known: &[&str]) -> Error {
+    let list = known.join(", ");
+    let Some(connector) = connector else {
+        return Error::query(format!("{relation} has no connector"), format!("add connector = '…', one of: {list}"));
+    };
+    let message = format!("{relation}: unknown connector {connector:?}");
+    match options::nearest(connector, known.iter().copied()) {
+        Some(nearest) => Error::query(message, format!("did you mean {nearest:?}? there are: {list}")),
+        None => Error::query(message, format!("there are: {list}")),
+    }
+}

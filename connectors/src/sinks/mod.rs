@@ -1,0 +1,138 @@
+//! Where results go: the console, files, or nowhere.
+//!
+//! | connector | options |
+//! |---|---|
+//! | `console` | `format` = table, csv or json (table); `color` = true or false (false) |
+//! | `files` | `path`, a folder; `format` = csv, json or parquet (csv) |
+//! | `blackhole` | |
+
+mod blackhole;
+mod console;
+mod files;
+mod table;
+mod text;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use millstream_engine::plan::WithOption;
+use millstream_engine::sink::Sink;
+use millstream_engine::{Error, Result};
+
+pub use blackhole::BlackholeSink;
+pub use console::{ConsoleSink, Format, OutputClosed, is_output_closed};
+pub use files::{FileFormat, FilesSink};
+
+use crate::options::{Options, nearest};
+
+/// The connectors that take results.
+const CONNECTORS: [&str; 3] = ["console", "files", "blackhole"];
+
+/// What the options of a sink ask for.
+enum Destination<'a> {
+    Console { format: Format, is_colored: bool },
+    Files { path: &'a str, format: FileFormat },
+    Blackhole,
+}
+
+/// Opens the sink `name` that its options ask for; it takes rows of `schema`.
+///
+/// # Errors
+/// Fails on an unknown connector or option, and if the destination cannot be made.
+pub fn open(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box<dyn Sink>> {
+    Ok(match destination(name, options)? {
+        Destination::Console { format, is_colored } => {
+            let sink = ConsoleSink::new(std::io::stdout(), format, schema);
+            Box::new(if is_colored { sink.colored() } else { sink })
+        }
+        Destination::Files { path, format } => Box::new(FilesSink::create(path, format, schema)?),
+        Destination::Blackhole => Box::new(BlackholeSink::new()),
+    })
+}
+
+/// Checks the options of the sink `name`; nothing is opened or made.
+///
+/// # Errors
+/// Fails on an unknown connector or option.
+pub fn check(name: &str, options: &[WithOption]) -> Result<()> {
+    destination(name, options).map(|_| ())
+}
+
+fn destination<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<'a>> {
+    let Some(connector) = options.iter().find(|option| option.key == "connector") else {
+        let message = format!("sink {name:?} does not say where its rows go");
+        return Err(Error::query(message, format!("add connector = '{}'", CONNECTORS.join("' or '"))));
+    };
+    match connector.value.to_ascii_lowercase().as_str() {
+        "console" => console_options(options),
+        "files" => files_options(options),
+        "blackhole" => {
+            Options::new("blackhole", options)?.finish()?;
+            Ok(Destination::Blackhole)
+        }
+        _ => Err(unknown(name, &connector.value)),
+    }
+}
+
+fn console_options(options: &[WithOption]) -> Result<Destination<'_>> {
+    let mut options = Options::new("console", options)?;
+    let formats = [("table", Format::Table), ("csv", Format::Csv), ("json", Format::Json)];
+    let format = options.choice("format", &formats)?.unwrap_or(Format::Table);
+    let is_colored = options.boolean("color")?.unwrap_or(false);
+    options.finish()?;
+    Ok(Destination::Console { format, is_colored })
+}
+
+fn files_options(options: &[WithOption]) -> Result<Destination<'_>> {
+    let mut options = Options::new("files", options)?;
+    let path = options.required("path", "results")?;
+    let formats = [("csv", FileFormat::Csv), ("json", FileFormat::Json), ("parquet", FileFormat::Parquet)];
+    let format = options.choice("format", &formats)?.unwrap_or(FileFormat::Csv);
+    options.finish()?;
+    Ok(Destination::Files { path, format })
+}
+
+fn unknown(name: &str, connector: &str) -> Error {
+    let known = format!("the connectors are {}", CONNECTORS.join(", "));
+    let hint = match nearest(connector, CONNECTORS.into_iter()) {
+        Some(near) => format!("did you mean {near:?}? {known}"),
+        None => known,
+    };
+    Error::query(format!("sink {name:?} has the unknown connector {connector:?}"), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::datatypes::Schema;
+
+    use super::*;
+
+    fn open_with(options: &[(&str, &str)]) -> Result<Box<dyn Sink>> {
+        let option = |(key, value): &(&str, &str)| WithOption {
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+            location: None,
+        };
+        let options: Vec<_> = options.iter().map(option).collect();
+        open("results", &options, Arc::new(Schema::empty()))
+    }
+
+    #[test]
+    fn every_connector_opens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new").display().to_string();
+        assert!(open_with(&[("connector", "console"), ("format", "json"), ("color", "true")]).is_ok());
+        assert!(open_with(&[("connector", "files"), ("path", &path), ("format", "parquet")]).is_ok());
+        assert!(open_with(&[("connector", "blackhole")]).is_ok());
+        assert!(folder.path().join("new").is_dir());
+    }
+
+    #[test]
+    fn an_unknown_connector_is_refused_with_the_nearest_one() {
+        let error = open_with(&[("connector", "file")]).unwrap_err();
+        assert_eq!(error.to_string(), "sink \"results\" has the unknown connector \"file\"");
+        assert_eq!(error.hint(), Some("did you mean \"files\"? the connectors are console, files, blackhole"));
+        assert!(open_with(&[]).is_err());
+        assert!(open_with(&[("connector", "blackhole"), ("path", "x")]).is_err());
+    }
+}

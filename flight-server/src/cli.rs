@@ -1,0 +1,226 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Streaming SQL over micro-batches, with exact answers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "millstream",
+    version,
+    about = "Streaming SQL over micro-batches, with exact answers",
+    after_help = "Examples:\n  millstream demo\n  millstream run queries/stock/schema.sql queries/stock/groupby.sql -p n='5 minutes' -p s='1 minute'\n  millstream run -e \"SELECT 1 + 1\"\n  millstream explain queries/stock/schema.sql queries/stock/groupby.sql -p n=300 -p s=60\n  millstream generate transaction --rate 1000 --listen 127.0.0.1:9999"
+)]
+pub struct Cli {
+    /// Show what happens inside, on stderr; -vv shows every epoch, -vvv every batch. RUST_LOG says it in detail.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch windows close over generated trades: nothing to set up.
+    #[command(
+        after_help = "Examples:\n  millstream demo\n  millstream demo --seconds 10 --rate 1000000\n  millstream demo --seconds 5 | cat"
+    )]
+    Demo(DemoArgs),
+    /// Run SQL statements in order; the results of SELECT go to stdout.
+    #[command(
+        after_help = "Ends when all inputs have ended, or on Ctrl-C after the epoch in hand.\nExit codes: 0 done, 1 query error, 2 usage, 130 interrupted.\n\nExamples:\n  millstream run schema.sql groupby.sql -p n='5 minutes' -p s='1 minute'\n  millstream run schema.sql -e 'SELECT * FROM trades' --format csv > trades.csv\n  millstream run schema.sql groupby.sql -p n=60 -p s=10 --output windows.csv --format csv"
+    )]
+    Run(RunArgs),
+    /// Show the plans of the queries in SQL files, and what state they hold, without running them.
+    #[command(after_help = "Example:\n  millstream explain schema.sql groupby.sql -p n='5 minutes' -p s='1 minute'")]
+    Explain(SourceArgs),
+    /// Make trades, quotes or positions, over a socket or into files.
+    #[command(
+        after_help = "Examples:\n  millstream generate transaction --rate 10000 --listen 127.0.0.1:9999\n  millstream generate stock --sleep 10 --listen 127.0.0.1:9998\n  millstream generate transaction --rows 10000000 --out trades --files 4"
+    )]
+    Generate(GenerateArgs),
+}
+
+/// Where the SQL comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SourceArgs {
+    /// SQL files, run in order.
+    #[arg(value_name = "FILE.sql")]
+    pub files: Vec<PathBuf>,
+    /// SQL text, run after the files; may be given several times.
+    #[arg(short = 'e', long = "execute", value_name = "SQL")]
+    pub texts: Vec<String>,
+    /// A duration for a window that names it: -p n='5 minutes'.
+    #[arg(short = 'p', long = "parameter", value_name = "NAME=VALUE", value_parser = parse_parameter)]
+    pub parameters: Vec<(String, String)>,
+}
+
+/// What `run` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The SQL.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// How rows are written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// The least time between the starts of two micro-batches [default: 100ms].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub batch_interval: Option<Duration>,
+    /// Write rows to a file instead of stdout.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What `demo` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// How long it runs.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Trades per second.
+    #[arg(long, value_name = "ROWS", default_value_t = 50_000.0, value_parser = parse_positive)]
+    pub rate: f64,
+}
+
+/// What `generate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct GenerateArgs {
+    /// Which stream.
+    #[arg(value_enum)]
+    pub kind: GeneratorKind,
+    /// Serve rows to every client that connects here; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", conflicts_with = "out", required_unless_present = "out")]
+    pub listen: Option<String>,
+    /// Write files into this folder.
+    #[arg(long, value_name = "DIR", requires = "rows")]
+    pub out: Option<PathBuf>,
+    /// Rows per second; as fast as the client takes them unless given.
+    #[arg(long, value_name = "R", conflicts_with = "sleep", value_parser = parse_positive)]
+    pub rate: Option<f64>,
+    /// Milliseconds to sleep between two rows.
+    #[arg(long, value_name = "MS", value_parser = parse_not_negative)]
+    pub sleep: Option<f64>,
+    /// Rows for each client, or in all files together; endless unless given.
+    #[arg(long, value_name = "N")]
+    pub rows: Option<u64>,
+    /// Stop after so many seconds.
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u64>,
+    /// Files to spread the rows over.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub files: u32,
+    /// How rows are written.
+    #[arg(long, value_enum, default_value_t = TextFormat::Csv)]
+    pub format: TextFormat,
+    /// How many stocks there are.
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub codes: u32,
+    /// How many users there are.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub users: u32,
+    /// Equal seeds give equal rows.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Rows per second of event time in files; sockets carry the time of sending.
+    #[arg(long, value_name = "R", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub event_rate: u64,
+    /// The most that a row's event time is put back at random.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
+    pub disorder: Duration,
+    /// The share of rows, 0 to 1, that come late by --late-by.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = parse_share)]
+    pub late_share: f64,
+    /// How late they come.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    pub late_by: Duration,
+}
+
+/// How rows are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns under one header.
+    Table,
+    /// One header, then plain rows.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How generated rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TextFormat {
+    /// Comma-separated; files have a header, sockets none.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The generated streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GeneratorKind {
+    /// Trades: szcode, userID, eventTime, Turnover, Price.
+    Transaction,
+    /// Price changes: szcode, eventTime, lastPrice.
+    Stock,
+    /// Holdings: userID, szcode, eventTime, lastPrice, openInterest.
+    Position,
+}
+
+fn parse_parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err(format!("{text:?} is not NAME=VALUE; write for example n='5 minutes'")),
+    }
+}
+
+/// `100ms`, `2s`, `1 minute`; a bare number counts seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span = millstream_sql::parse_span(text).map_err(|error| error.to_string())?;
+    Ok(Duration::from_nanos(span.0.unsigned_abs()))
+}
+
+fn parse_positive(text: &str) -> Result<f64, String> {
+    match text.replace('_', "").parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err(format!("{text:?} is not a number above 0")),
+    }
+}
+
+fn parse_not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number >= 0.0 && number.is_finite() => Ok(number),
+        _ => Err(format!("{text:?} is not a number from 0")),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err(format!("{text:?} is not a share between 0 and 1")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn parameters_are_split_at_the_first_equals_sign() {
+        assert_eq!(parse_parameter("n=5 minutes"), Ok(("n".to_owned(), "5 minutes".to_owned())));
+        assert!(parse_parameter("n").is_err());
+        assert!(parse_parameter("=5").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! The binary: reads the command line, runs a command, answers with an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use millstream::cli::{Cli, Command, RunArgs, SourceArgs};
+use millstream::output::Output;
+use millstream::screen::Screen;
+use millstream::session::{Mode, Script, Session};
+use millstream::{Error, Result, demo, generate};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Ended by Ctrl-C, as shells expect.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.verbose);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(source) => return fail(&Error::Io { context: "cannot start threads".to_owned(), source }),
+    };
+    let (stop_sender, stop) = watch::channel(false);
+    runtime.spawn(async move {
+        // Without a handler Ctrl-C ends the process at once, which is what remains then.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop_sender.send_replace(true);
+            // A second one ends the process without waiting for the epoch in hand.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+        }
+        stop_sender.closed().await;
+    });
+    let ended = runtime.block_on(run(cli.command, stop.clone()));
+    // What still reads a socket or decodes a split is of no use any more.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) if *stop.borrow() => ExitCode::from(INTERRUPTED),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    Screen::new().note(&error.render());
+    ExitCode::from(error.exit_code())
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "off",
+        1 => "millstream=info",
+        2 => "millstream=debug",
+        _ => "millstream=trace",
+    };
+    let filter = match (verbose, EnvFilter::try_from_default_env()) {
+        (0, Ok(filter)) => filter,
+        // The prefix covers every crate of ours: millstream_engine, millstream_sql, …
+        _ => EnvFilter::new(crates_at(level)),
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn crates_at(level: &str) -> String {
+    let Some((name, level)) = level.split_once('=') else { return level.to_owned() };
+    ["", "_engine", "_sql", "_connectors"].map(|suffix| format!("{name}{suffix}={level}")).join(",")
+}
+
+async fn run(command: Command, stop: watch::Receiver<bool>) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(&args, stop).await,
+        Command::Run(args) => run_scripts(&args, Mode::Run, stop).await,
+        Command::Explain(source) => run_scripts(&explain_args(source), Mode::Explain, stop).await,
+        Command::Generate(args) => generate::run(&args, stop).await,
+    }
+}
+
+fn explain_args(source: SourceArgs) -> RunArgs {
+    RunArgs { source, format: millstream::cli::Format::Table, batch_interval: None, output: None }
+}
+
+async fn run_scripts(args: &RunArgs, mode: Mode, stop: watch::Receiver<bool>) -> Result<()> {
+    let scripts = Script::load(&args.source)?;
+    let screen = Screen::new();
+    let output = Output::new(args.format, args.output.as_ref(), screen.clone())?;
+    let mut session = Session::new(output, screen, stop, mode);
+    session.set_batch_interval(args.batch_interval);
+    for (name, value) in &args.source.parameters {
+        session.bind_parameter(name, value);
+    }
+    for script in &scripts {
+        session.run(script).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Queries that run together: they share the ingestion of their streams, and end together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::datatypes::SchemaRef;
+use futures::future::join_all;
+use millstream_engine::Summary;
+use millstream_engine::ingest::Ingest;
+use millstream_engine::plan::StreamDefinition;
+use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
+use millstream_engine::side::SideTables;
+use millstream_engine::sink::Sink;
+use millstream_engine::time::{Clock, SystemClock, Watermark};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::error::Result;
+use crate::screen::Screen;
+
+/// How often progress is drawn.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A planned query and where its rows go.
+#[derive(Debug)]
+pub struct Job {
+    /// The query.
+    pub query: PlannedQuery,
+    /// Its sink, opened for [`PlannedQuery::schema`].
+    pub sink: Box<dyn Sink>,
+}
+
+impl Job {
+    /// A query into the sink that `open` makes for its columns.
+    ///
+    /// # Errors
+    /// Fails as `open` does.
+    pub fn new(query: PlannedQuery, open: impl FnOnce(SchemaRef) -> Result<Box<dyn Sink>>) -> Result<Self> {
+        let sink = open(query.schema())?;
+        Ok(Self { query, sink })
+    }
+}
+
+/// What a group of queries did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Each query's summary, in their order.
+    pub summaries: Vec<Summary>,
+    /// For each stream, the rows that could not be used.
+    pub bad_rows: BTreeMap<String, u64>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Runs `jobs` until their streams end or `stop` becomes true.
+///
+/// # Errors
+/// The first failure of a stream, a query or a sink; the other queries are stopped then.
+pub async fn run_together(
+    jobs: Vec<Job>,
+    side_tables: &BTreeMap<String, SideTables>,
+    stop: watch::Receiver<bool>,
+    screen: &Screen,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let ingests = open_streams(&jobs, side_tables)?;
+    let mut queries = Vec::new();
+    for job in jobs {
+        let streams = job.query.streams().iter().filter_map(|stream| ingests.get(&stream.name).cloned()).collect();
+        queries.push((job.query.start(streams)?, job.sink));
+    }
+    let watched: Vec<_> = queries.iter().map(|(query, _)| query.progress()).collect();
+    let mut reading = JoinSet::new();
+    for ingest in ingests.values().cloned() {
+        reading.spawn(async move { ingest.run().await });
+    }
+    let running = join_all(queries.into_iter().map(|(query, sink)| run_one(query, sink, stop.clone())));
+    let results = tokio::select! {
+        results = running => results,
+        () = show_progress(&watched, &ingests, screen) => Vec::new(),
+    };
+    screen.clear();
+    reading.abort_all();
+    let summaries = results.into_iter().collect::<Result<Vec<_>>>()?;
+    let bad_rows = ingests.iter().map(|(name, ingest)| (name.clone(), ingest.metrics().bad_rows())).collect();
+    Ok(Outcome { summaries, bad_rows, elapsed: started.elapsed() })
+}
+
+async fn run_one(query: Query, mut sink: Box<dyn Sink>, stop: watch::Receiver<bool>) -> Result<Summary> {
+    Ok(query.run(sink.as_mut(), stop).await?)
+}
+
+fn open_streams(jobs: &[Job], side_tables: &BTreeMap<String, SideTables>) -> Result<BTreeMap<String, Arc<Ingest>>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut ingests = BTreeMap::new();
+    for stream in jobs.iter().flat_map(|job| job.query.streams()) {
+        if !ingests.contains_key(&stream.name) {
+            let source = millstream_connectors::open_source(stream)?;
+            let side = side_tables.get(&stream.name).cloned();
+            let side = side.unwrap_or_else(|| SideTables::new(&stream.schema));
+            let definition: Arc<StreamDefinition> = Arc::clone(stream);
+            ingests.insert(stream.name.clone(), Arc::new(Ingest::new(definition, source, Arc::clone(&clock), side)));
+        }
+    }
+    Ok(ingests)
+}
+
+/// Draws progress for ever.
+async fn show_progress(
+    watched: &[watch::Receiver<QueryProgress>],
+    ingests: &BTreeMap<String, Arc<Ingest>>,
+    screen: &Screen,
+) {
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+    ticks.tick().await;
+    let mut before = (Instant::now(), 0);
+    loop {
+        ticks.tick().await;
+        if !screen.is_terminal() || ingests.is_empty() {
+            continue;
+        }
+        let rows: u64 = ingests.values().map(|ingest| ingest.metrics().rows()).sum();
+        let elapsed = before.0.elapsed().as_secs_f64().max(0.001);
+        let rate = rows.saturating_sub(before.1) as f64 / elapsed;
+        before = (Instant::now(), rows);
+        screen.progress(&progress_line(watched, rows, rate));
+    }
+}
+
+fn progress_line(watched: &[watch::Receiver<QueryProgress>], rows: u64, rate: f64) -> String {
+    let progress: Vec<QueryProgress> = watched.iter().map(|progress| progress.borrow().clone()).collect();
+    let written: u64 = progress.iter().map(|progress| progress.rows_written).sum();
+    let late: u64 = progress.iter().map(|progress| progress.rows_late).sum();
+    let state: u64 = progress.iter().map(|progress| progress.state_bytes).sum();
+    let watermark = progress.iter().map(|progress| progress.watermark).min().unwrap_or(Watermark::START);
+    let lag = match watermark {
+        Watermark::START | Watermark::END => String::new(),
+        Watermark(nanos) => {
+            let lag = Duration::from_nanos(u64::try_from(SystemClock.now().0.saturating_sub(nanos)).unwrap_or(0));
+            format!(" (lag {})", short_duration(lag))
+        }
+    };
+    let late = if late > 0 { format!("  late {late}") } else { String::new() };
+    format!(
+        "rows {}  {}/s  out {}  watermark {watermark}{lag}  state {} MiB{late}",
+        thousands(rows),
+        thousands(whole(rate)),
+        thousands(written),
+        state >> 20,
+    )
+}
+
+fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+/// `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// A duration to two or three digits: `850 µs`, `12 ms`, `3.4 s`, `5 min`, `2 h`, `13 days`.
+pub fn short_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        s if s < 0.001 => format!("{} µs", duration.as_micros()),
+        s if s < 1.0 => format!("{} ms", duration.as_millis()),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// What a person should know about rows that are in no result; empty if there are none.
+pub fn lost_rows(outcome: &Outcome) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (stream, bad) in outcome.bad_rows.iter().filter(|(_, bad)| **bad > 0) {
+        notes.push(format!("note: {} rows of {stream} could not be used; see {stream}$dead", thousands(*bad)));
+    }
+    for summary in &outcome.summaries {
+        for (input, counts) in summary.counts.inputs.iter().filter(|(_, counts)| counts.late > 0) {
+            let stream = input.split('[').next().unwrap_or(input);
+            let late = thousands(counts.late);
+            notes.push(format!("note: {late} rows of {stream} came too late for every window; see {stream}$late"));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_durations_are_short() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(short_duration(Duration::from_micros(850)), "850 µs");
+        assert_eq!(short_duration(Duration::from_millis(3_400)), "3.4 s");
+        assert_eq!(short_duration(Duration::from_secs(600)), "10 min");
+    }
+}

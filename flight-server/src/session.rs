@@ -1,0 +1,302 @@
+//! Carrying statements out, in order.
+//!
+//! Declarations take effect at once. Queries run to their end before the next statement, but INSERTs that follow each
+//! other, and a SELECT right behind them, run together and share the ingestion of their streams.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use millstream_engine::plan::StreamDefinition;
+use millstream_engine::query::{PlannedQuery, QueryOptions};
+use millstream_engine::side::SideTables;
+use millstream_sql::{ParsedStatement, RelationKind, Session as Language, Statement, StreamQuery};
+use tokio::sync::watch;
+
+use crate::cli::SourceArgs;
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::queries::{Job, Outcome, lost_rows, run_together};
+use crate::screen::Screen;
+
+/// A text of statements and where it came from.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// A file's name, or what stands for it.
+    pub origin: String,
+    /// The statements.
+    pub text: String,
+}
+
+impl Script {
+    /// The scripts that a command line names, files first.
+    ///
+    /// # Errors
+    /// Fails if there is none, or a file cannot be read.
+    pub fn load(source: &SourceArgs) -> Result<Vec<Self>> {
+        if source.files.is_empty() && source.texts.is_empty() {
+            let message = "nothing to run: name an SQL file, or give SQL with -e";
+            return Err(Error::Usage(message.to_owned()));
+        }
+        let files = source.files.iter().map(|path| Self::read(path));
+        let texts = source.texts.iter().map(|text| Ok(Self { origin: "-e".to_owned(), text: text.clone() }));
+        files.chain(texts).collect()
+    }
+
+    fn read(path: &PathBuf) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Io { context: format!("cannot read {}", path.display()), source })?;
+        Ok(Self { origin: path.display().to_string(), text })
+    }
+}
+
+/// What queries are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// They run.
+    Run,
+    /// Their plans are shown.
+    Explain,
+}
+
+/// A session of statements.
+#[derive(Debug)]
+pub struct Session {
+    language: Language,
+    side_tables: BTreeMap<String, SideTables>,
+    output: Output,
+    screen: Screen,
+    stop: watch::Receiver<bool>,
+    mode: Mode,
+    batch_interval: Option<Duration>,
+    outcomes: Vec<Outcome>,
+    queries_started: u64,
+}
+
+impl Session {
+    /// A session whose SELECTs write to `output`, until `stop` becomes true.
+    pub fn new(output: Output, screen: Screen, stop: watch::Receiver<bool>, mode: Mode) -> Self {
+        Self {
+            language: Language::new(),
+            side_tables: BTreeMap::new(),
+            output,
+            screen,
+            stop,
+            mode,
+            batch_interval: None,
+            outcomes: Vec::new(),
+            queries_started: 0,
+        }
+    }
+
+    /// Binds a window's parameter.
+    pub fn bind_parameter(&mut self, name: &str, value: &str) {
+        self.language.bind_parameter(name, value);
+    }
+
+    /// Sets the least time between micro-batches; `SET batch_interval` overrides it.
+    pub fn set_batch_interval(&mut self, interval: Option<Duration>) {
+        self.batch_interval = interval;
+    }
+
+    /// What the queries did, group by group.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Carries a script out.
+    ///
+    /// # Errors
+    /// The first statement that fails; those before it have been carried out.
+    pub async fn run(&mut self, script: &Script) -> Result<()> {
+        let statements = self.language.parse(&script.text).map_err(|error| refusal(error, script))?;
+        let mut jobs = Vec::new();
+        for statement in &statements {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            let compiled = self.language.compile(statement).map_err(|error| refusal(error, script))?;
+            let joins = matches!(compiled, Statement::Insert { .. } | Statement::Select(_));
+            let closes = !matches!(compiled, Statement::Insert { .. });
+            if !joins {
+                self.finish(&mut jobs).await?;
+            }
+            if let Some(job) = self.carry_out(compiled, statement, script).await? {
+                jobs.push(job);
+            }
+            if closes {
+                self.finish(&mut jobs).await?;
+            }
+        }
+        self.finish(&mut jobs).await
+    }
+
+    async fn finish(&mut self, jobs: &mut Vec<Job>) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let jobs = std::mem::take(jobs);
+        let outcome = run_together(jobs, &self.side_tables, self.stop.clone(), &self.screen).await?;
+        for note in lost_rows(&outcome) {
+            self.screen.note(&note);
+        }
+        self.outcomes.push(outcome);
+        Ok(())
+    }
+
+    async fn carry_out(
+        &mut self,
+        compiled: Statement,
+        parsed: &ParsedStatement,
+        script: &Script,
+    ) -> Result<Option<Job>> {
+        match compiled {
+            Statement::CreateStream { definition, .. } => {
+                // Opening a source reads its options, so that a wrong one is refused where it stands.
+                millstream_connectors::open_source(&definition).map_err(|error| placed(error, parsed, script))?;
+                self.register_stream(definition);
+            }
+            Statement::CreateTable { definition, .. } => {
+                let provider = self.load_table(&definition).await.map_err(|error| placed(error, parsed, script))?;
+                self.language.register_table(definition, provider);
+            }
+            Statement::CreateView { definition, .. } => self.language.register_view(definition),
+            Statement::CreateSink { definition, .. } => {
+                millstream_connectors::check_sink(&definition.name, &definition.options)
+                    .map_err(|error| placed(error, parsed, script))?;
+                self.language.register_sink(definition);
+            }
+            Statement::Drop { kind, name } => self.drop_relation(kind, &name),
+            Statement::Set { key, value } => {
+                self.language.set(&key, &value).map_err(|error| refusal(error, script))?;
+            }
+            Statement::Show(rows) => {
+                let mut sink = self.output.sink(&rows.schema());
+                let epoch = millstream_engine::batch::Epoch(0);
+                sink.stage(epoch, &[rows]).await?;
+                sink.commit(epoch).await?;
+                sink.finish().await?;
+            }
+            Statement::Nothing { note } => self.screen.note(&note),
+            Statement::Explain(query) => self.explain(&query, parsed, script).await?,
+            Statement::Insert { query, .. } | Statement::Select(query) if self.mode == Mode::Explain => {
+                self.explain(&query, parsed, script).await?;
+            }
+            Statement::Insert { sink, query } => {
+                let planned = self.plan(&query, parsed, script).await?;
+                let open = |schema| Ok(millstream_connectors::open_sink(&sink.name, &sink.options, schema)?);
+                return Job::new(planned, open).map(Some);
+            }
+            Statement::Select(query) => {
+                let planned = self.plan(&query, parsed, script).await?;
+                return Job::new(planned, |schema| Ok(self.output.sink(&schema))).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn plan(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<PlannedQuery> {
+        self.queries_started += 1;
+        let planned = PlannedQuery::plan(&query.logical, self.options()?).await;
+        planned.map_err(|error| placed(error, parsed, script))
+    }
+
+    fn options(&self) -> Result<QueryOptions> {
+        let mut options = QueryOptions { name: format!("query {}", self.queries_started), ..QueryOptions::default() };
+        let broken = |error: millstream_sql::Error| Error::Engine(error.into());
+        if let Some(text) = self.language.setting("batch_interval") {
+            let span = millstream_sql::parse_span(text).map_err(broken)?;
+            options.interval = Duration::from_nanos(span.0.unsigned_abs());
+        } else if let Some(interval) = self.batch_interval {
+            options.interval = interval;
+        }
+        let count = |key| self.language.setting(key).and_then(|text| text.parse::<usize>().ok());
+        options.batch_rows = count("batch_rows").unwrap_or(options.batch_rows);
+        options.tasks = count("tasks").unwrap_or(options.tasks);
+        Ok(options)
+    }
+
+    async fn explain(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<()> {
+        let planned = self.plan(query, parsed, script).await?;
+        for (view, explanation) in planned.explain() {
+            if let Some(view) = view {
+                self.output.text(&format!("view {view}\n"))?;
+            }
+            self.output.text(&format!("{explanation}\n"))?;
+        }
+        Ok(())
+    }
+
+    fn register_stream(&mut self, definition: Arc<StreamDefinition>) {
+        let side = SideTables::new(&definition.schema);
+        let tables: [(&str, Arc<dyn TableProvider>); 2] =
+            [("late", Arc::clone(&side.late) as _), ("dead", Arc::clone(&side.dead) as _)];
+        for (suffix, table) in tables {
+            self.language.register_table(side_definition(&definition, suffix, table.as_ref()), table);
+        }
+        self.side_tables.insert(definition.name.clone(), side);
+        self.language.register_stream(definition);
+    }
+
+    async fn load_table(
+        &self,
+        definition: &StreamDefinition,
+    ) -> Result<Arc<dyn TableProvider>, millstream_engine::Error> {
+        let rows = millstream_connectors::read_table(definition).await?;
+        if let Some(first) = rows.bad.first() {
+            let (count, name) = (rows.bad.len(), &definition.name);
+            self.screen.note(&format!(
+                "note: {count} rows of table {name} could not be used; the first is {}: {}",
+                first.place, first.reason
+            ));
+        }
+        Ok(Arc::new(MemTable::try_new(Arc::clone(&definition.schema), vec![rows.batches])?))
+    }
+
+    fn drop_relation(&mut self, kind: RelationKind, name: &str) {
+        self.language.unregister(kind, name);
+        if kind == RelationKind::Stream {
+            self.side_tables.remove(name);
+            for suffix in ["late", "dead"] {
+                self.language.unregister(RelationKind::Table, &format!("{name}${suffix}"));
+            }
+        }
+    }
+}
+
+/// The declaration of `stream$late` or `stream$dead`.
+fn side_definition(stream: &StreamDefinition, suffix: &str, table: &dyn TableProvider) -> Arc<StreamDefinition> {
+    let schema = table.schema();
+    Arc::new(StreamDefinition {
+        name: format!("{}${suffix}", stream.name),
+        declared: schema.fields().iter().map(|field| field.name().clone()).collect(),
+        schema,
+        event_time: None,
+        bad_data: stream.bad_data,
+        options: Vec::new(),
+    })
+}
+
+fn refusal(error: millstream_sql::Error, script: &Script) -> Error {
+    Error::Sql { error: Box::new(error), text: script.text.clone(), origin: script.origin.clone() }
+}
+
+/// A fault of a statement that the language could not see, with the statement's place.
+fn placed(error: millstream_engine::Error, parsed: &ParsedStatement, script: &Script) -> Error {
+    match error {
+        millstream_engine::Error::Query { message, hint } => {
+            let mut error = millstream_sql::Error::new(message).at(Some(parsed.location));
+            error.hint = hint;
+            refusal(error, script)
+        }
+        other => Error::Engine(other),
+    }
+}

@@ -1,0 +1,157 @@
+//! What statements have declared: streams, static tables, views and sinks, by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use millstream_engine::plan::{StreamDefinition, WithOption};
+
+use crate::error::{Error, Result};
+use crate::statement::{ParsedQuery, RelationKind};
+use crate::suggest::{list, nearest};
+
+/// A named query; its text is planned anew wherever it is read.
+#[derive(Debug, Clone)]
+pub struct ViewDefinition {
+    /// The name, folded to lower case unless it was quoted.
+    pub name: String,
+    /// The query as typed.
+    pub text: String,
+    pub(crate) query: ParsedQuery,
+}
+
+/// A declared destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkDefinition {
+    /// The name, folded to lower case unless it was quoted.
+    pub name: String,
+    /// The connector and its options, unread.
+    pub options: Vec<WithOption>,
+}
+
+/// Something that a query can read.
+#[derive(Debug, Clone)]
+pub enum Relation {
+    /// An endless input.
+    Stream(Arc<StreamDefinition>),
+    /// A static table and its rows.
+    Table {
+        /// How it was declared.
+        definition: Arc<StreamDefinition>,
+        /// Its rows.
+        provider: Arc<dyn TableProvider>,
+    },
+    /// A named query.
+    View(Arc<ViewDefinition>),
+}
+
+impl Relation {
+    /// Which kind of relation it is.
+    pub const fn kind(&self) -> RelationKind {
+        match self {
+            Self::Stream(_) => RelationKind::Stream,
+            Self::Table { .. } => RelationKind::Table,
+            Self::View(_) => RelationKind::View,
+        }
+    }
+
+    /// The declaration of a stream or table.
+    pub const fn definition(&self) -> Option<&Arc<StreamDefinition>> {
+        match self {
+            Self::Stream(definition) | Self::Table { definition, .. } => Some(definition),
+            Self::View(_) => None,
+        }
+    }
+}
+
+/// The declared relations and sinks; the two have names of their own.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    relations: BTreeMap<String, Relation>,
+    sinks: BTreeMap<String, Arc<SinkDefinition>>,
+}
+
+impl Catalog {
+    /// The relation of that name.
+    pub fn relation(&self, name: &str) -> Option<&Relation> {
+        self.relations.get(name)
+    }
+
+    /// The relations, by name.
+    pub fn relations(&self) -> impl Iterator<Item = (&str, &Relation)> {
+        self.relations.iter().map(|(name, relation)| (name.as_str(), relation))
+    }
+
+    /// The sink of that name.
+    pub fn sink(&self, name: &str) -> Option<&Arc<SinkDefinition>> {
+        self.sinks.get(name)
+    }
+
+    /// The sinks, by name.
+    pub fn sinks(&self) -> impl Iterator<Item = &Arc<SinkDefinition>> {
+        self.sinks.values()
+    }
+
+    /// What `name` stands for when something of kind `kind` is meant.
+    pub fn kind_of(&self, name: &str, kind: RelationKind) -> Option<RelationKind> {
+        match kind {
+            RelationKind::Sink => self.sinks.contains_key(name).then_some(RelationKind::Sink),
+            _ => self.relations.get(name).map(Relation::kind),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, name: String, relation: Relation) {
+        self.relations.insert(name, relation);
+    }
+
+    pub(crate) fn insert_sink(&mut self, sink: Arc<SinkDefinition>) {
+        self.sinks.insert(sink.name.clone(), sink);
+    }
+
+    /// Forgets what has the name; whether there was something.
+    pub(crate) fn remove(&mut self, name: &str, kind: RelationKind) -> bool {
+        match kind {
+            RelationKind::Sink => self.sinks.remove(name).is_some(),
+            _ => self.relations.remove(name).is_some(),
+        }
+    }
+
+    /// The relation of that name.
+    ///
+    /// # Errors
+    /// There is none; the hint offers the nearest.
+    pub(crate) fn expect_relation(&self, name: &str) -> Result<&Relation> {
+        self.relation(name).ok_or_else(|| {
+            let error = Error::new(format!("there is no stream, table or view \"{name}\""));
+            let names: Vec<&str> = self.relations.keys().map(String::as_str).collect();
+            error.hint(known(name, &names, "declare it by CREATE STREAM"))
+        })
+    }
+
+    /// The sink of that name.
+    ///
+    /// # Errors
+    /// There is none; the hint offers the nearest.
+    pub(crate) fn expect_sink(&self, name: &str) -> Result<&Arc<SinkDefinition>> {
+        self.sink(name).ok_or_else(|| {
+            let error = Error::new(format!("there is no sink \"{name}\""));
+            let names: Vec<&str> = self.sinks.keys().map(String::as_str).collect();
+            error.hint(known(name, &names, "declare it by CREATE SINK"))
+        })
+    }
+
+    /// The column `name` as a declaration spells it; `name` itself if none does.
+    pub(crate) fn spelling<'a>(&'a self, name: &'a str) -> &'a str {
+        let definitions = self.relations.values().filter_map(Relation::definition);
+        let mut declared = definitions.flat_map(|definition| &definition.declared).map(String::as_str);
+        declared.find(|declared| declared.to_lowercase() == name).unwrap_or(name)
+    }
+}
+
+fn known(name: &str, names: &[&str], otherwise: &str) -> String {
+    match nearest(name, names.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None if names.is_empty() => otherwise.to_owned(),
+        None => format!("there is {}", list(names, "and")),
+    }
+}

@@ -1,0 +1,44 @@
+//! The language: SQL text to plans over streams.
+//!
+//! A [`Session`] holds what was declared. [`Session::parse`] splits a text into statements, and [`Session::compile`]
+//! turns each into a [`Statement`] for the caller to carry out:
+//!
+//! ```text
+//! text ─ token ─► statements ─ parse, ddl ─► declarations
+//!                     │
+//!                     └ rewrite (windows, names) ─► sqlparser ─ scope ─► DataFusion plan ─ check ─► StreamQuery
+//! ```
+//!
+//! Whatever cannot be done is refused here, with the place in the text and what to type instead: an [`Error`].
+//! The leaves of the plans are the engine's [`StreamTable`](millstream_engine::plan::StreamTable)s.
+//!
+//! Read [`statement`], then `parse`, `rewrite`, `scope` and `check`.
+
+pub mod catalog;
+mod check;
+mod ddl;
+mod duration;
+pub mod error;
+mod parse;
+mod parse_error;
+mod plan_error;
+mod quoting;
+mod repeatable;
+mod rewrite;
+mod scope;
+mod session;
+pub mod settings;
+mod show;
+pub mod statement;
+mod suggest;
+mod table_function;
+mod token;
+mod types;
+mod window;
+
+pub use catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
+pub use duration::parse_span;
+pub use error::{Error, Result};
+pub use session::Session;
+pub use settings::{SETTINGS, Setting, SettingKind};
+pub use statement::{ParsedStatement, RelationKind, Statement, StreamQuery};

@@ -1,0 +1,257 @@
+//! The grammar of statements.
+//!
+//! Statements of the dialect's own are read here token by token; a query is rewritten and then read by the SQL parser.
+
+use std::sync::Arc;
+
+use datafusion::sql::planner::IdentNormalizer;
+use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Location as TokenLocation, Token, TokenWithSpan};
+use millstream_engine::plan::Location;
+
+use crate::ddl::{parse_definition, parse_value, parse_with};
+use crate::duration::Parameters;
+use crate::error::{Error, Result, location};
+use crate::parse_error::syntax_error;
+use crate::rewrite::rewrite;
+use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind};
+use crate::suggest::nearest;
+use crate::token::{Cursor, tokenize};
+
+/// The longest text in bytes that is read.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+
+const STATEMENTS: [&str; 9] = ["SELECT", "CREATE", "INSERT", "DROP", "SHOW", "DESCRIBE", "EXPLAIN", "SET", "WITH"];
+
+/// What parsing needs besides the tokens.
+#[derive(Debug, Clone, Copy)]
+struct Context<'a> {
+    text: &'a str,
+    parameters: &'a Parameters,
+}
+
+/// Splits `text` at its semicolons and reads each statement.
+///
+/// # Errors
+/// The first statement that cannot be read.
+pub(crate) fn parse(text: &str, parameters: &Parameters) -> Result<Vec<ParsedStatement>> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Error::new(format!("the text is longer than {MAX_TEXT_BYTES} bytes")).hint("run it in parts"));
+    }
+    let tokens = tokenize(text)?;
+    let context = Context { text, parameters };
+    tokens
+        .split(|token| token.token == Token::SemiColon)
+        .filter(|tokens| !tokens.is_empty())
+        .map(|tokens| parse_statement(context, tokens))
+        .collect()
+}
+
+fn parse_statement(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<ParsedStatement> {
+    let mut cursor = Cursor::new(tokens);
+    let location = cursor.location().unwrap_or(Location { line: 1, column: 1 });
+    let body = parse_body(context, &mut cursor)?;
+    Ok(ParsedStatement { text: slice(context.text, tokens).to_owned(), location, body })
+}
+
+fn parse_body(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
+    if cursor.eat_word("create") {
+        parse_create(context, cursor)
+    } else if cursor.at_words(&["insert", "into"]) {
+        parse_insert(context, cursor)
+    } else if cursor.eat_word("drop") {
+        parse_drop(cursor)
+    } else if cursor.eat_word("show") {
+        parse_show(cursor)
+    } else if cursor.eat_word("describe") || cursor.eat_word("desc") {
+        parse_describe(cursor)
+    } else if cursor.eat_word("explain") {
+        Ok(Body::Explain(parse_query(context, cursor)?))
+    } else if cursor.eat_word("set") {
+        parse_set(cursor)
+    } else if starts_query(cursor) {
+        Ok(Body::Select(parse_query(context, cursor)?))
+    } else {
+        Err(unknown_statement(cursor))
+    }
+}
+
+fn starts_query(cursor: &Cursor<'_>) -> bool {
+    let words = ["select", "with", "values", "istream", "dstream"];
+    *cursor.peek() == Token::LParen || words.iter().any(|word| cursor.at_word(word))
+}
+
+fn unknown_statement(cursor: &Cursor<'_>) -> Error {
+    let word = cursor.peek().to_string();
+    let hint = match nearest(&word, STATEMENTS) {
+        Some(known) => format!("did you mean {known}?"),
+        None => "a statement starts with SELECT, CREATE, INSERT INTO, DROP, SHOW, DESCRIBE, EXPLAIN or SET".into(),
+    };
+    Error::new(format!("\"{word}\" starts no statement")).hint(hint).at(cursor.location())
+}
+
+fn parse_create(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
+    let or_replace = cursor.eat_words(&["or", "replace"]);
+    if cursor.at_word("materialized") {
+        let hint = "write CREATE VIEW: each query that reads it computes it";
+        return Err(Error::unsupported("MATERIALIZED VIEW", hint).at(cursor.location()));
+    }
+    let Some(kind) = parse_kind(cursor, "") else {
+        let hint = "write CREATE STREAM, CREATE TABLE, CREATE VIEW or CREATE SINK";
+        return Err(cursor.expected("STREAM, TABLE, VIEW or SINK").hint(hint));
+    };
+    let if_not_exists = cursor.eat_words(&["if", "not", "exists"]);
+    let create = Create { if_not_exists, or_replace, name_location: cursor.location() };
+    if if_not_exists && or_replace {
+        return Err(Error::new("OR REPLACE and IF NOT EXISTS exclude each other").at(create.name_location));
+    }
+    let name = cursor.expect_object_name("a name")?;
+    match kind {
+        RelationKind::View => parse_view(context, cursor, name, create),
+        RelationKind::Sink => parse_sink(cursor, name, create),
+        RelationKind::Stream | RelationKind::Table => {
+            let definition = Arc::new(parse_definition(cursor, name)?);
+            // Flink has one word for both; a watermark tells an endless table.
+            let kind = if definition.event_time.is_some() { RelationKind::Stream } else { kind };
+            Ok(Body::CreateRelation { kind, definition, create })
+        }
+    }
+}
+
+fn parse_view(context: Context<'_>, cursor: &mut Cursor<'_>, name: String, create: Create) -> Result<Body> {
+    if *cursor.peek() == Token::LParen {
+        let hint = "name the columns in the query: SELECT x AS name";
+        return Err(Error::unsupported("a list of columns after the view's name", hint).at(cursor.location()));
+    }
+    cursor.expect_word("as")?;
+    let query = parse_query(context, cursor)?;
+    Ok(Body::CreateView { name, query, create })
+}
+
+fn parse_sink(cursor: &mut Cursor<'_>, name: String, create: Create) -> Result<Body> {
+    if cursor.at_word("as") || cursor.at_word("from") || cursor.at_word("into") {
+        let hint = format!("write CREATE SINK {name} WITH (…); INSERT INTO {name} SELECT …");
+        return Err(Error::unsupported("a query in CREATE SINK", hint).at(cursor.location()));
+    }
+    Ok(Body::CreateSink { name, options: parse_with(cursor)?, create })
+}
+
+fn parse_insert(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
+    cursor.eat_words(&["insert", "into"]);
+    let sink_location = cursor.location();
+    let sink = cursor.expect_object_name("a sink")?;
+    if *cursor.peek() == Token::LParen && !cursor.peek_nth(1).to_string().eq_ignore_ascii_case("select") {
+        let hint = "leave it out: the query's columns are written as they are named";
+        return Err(Error::unsupported("a list of columns after the sink's name", hint).at(cursor.location()));
+    }
+    if !starts_query(cursor) {
+        return Err(cursor.expected("SELECT").hint(format!("write INSERT INTO {sink} SELECT …")));
+    }
+    Ok(Body::Insert { sink, sink_location, query: parse_query(context, cursor)? })
+}
+
+fn parse_drop(cursor: &mut Cursor<'_>) -> Result<Body> {
+    let Some(kind) = parse_kind(cursor, "") else { return Err(cursor.expected("STREAM, TABLE, VIEW or SINK")) };
+    let if_exists = cursor.eat_words(&["if", "exists"]);
+    let name_location = cursor.location();
+    let name = cursor.expect_object_name("a name")?;
+    cursor.expect_end()?;
+    Ok(Body::Drop { kind, name, name_location, if_exists })
+}
+
+fn parse_show(cursor: &mut Cursor<'_>) -> Result<Body> {
+    let Some(kind) = parse_kind(cursor, "s") else { return Err(cursor.expected("STREAMS, TABLES, VIEWS or SINKS")) };
+    cursor.expect_end()?;
+    Ok(Body::Show(kind))
+}
+
+/// STREAM, TABLE, VIEW or SINK, each followed by `ending`.
+fn parse_kind(cursor: &mut Cursor<'_>, ending: &str) -> Option<RelationKind> {
+    let kinds = [RelationKind::Stream, RelationKind::Table, RelationKind::View, RelationKind::Sink];
+    kinds.into_iter().find(|kind| cursor.eat_word(&format!("{}{ending}", kind.noun())))
+}
+
+fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {
+    let name_location = cursor.location();
+    let name = cursor.expect_object_name("a stream, table or view")?;
+    cursor.expect_end()?;
+    Ok(Body::Describe { name, name_location })
+}
+
+/// `SET key = value`, also `SET key TO value`.
+fn parse_set(cursor: &mut Cursor<'_>) -> Result<Body> {
+    let mut key = cursor.expect_object_name("a setting")?;
+    key.make_ascii_lowercase();
+    if !cursor.eat_word("to") {
+        cursor.expect(&Token::Eq)?;
+    }
+    let mut value = parse_value(cursor)?;
+    while !cursor.is_done() {
+        value = format!("{value} {}", parse_value(cursor)?);
+    }
+    Ok(Body::Set { key, value })
+}
+
+/// Reads a query to the end of the statement.
+fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
+    let tokens = cursor.rest();
+    if tokens.is_empty() {
+        return Err(cursor.expected("a query, SELECT …"));
+    }
+    let rewritten = rewrite(tokens, context.parameters)?;
+    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(rewritten.tokens);
+    let query = parser.parse_query().map_err(|error| syntax_error(&error, tokens))?;
+    let next = parser.peek_token();
+    if next.token != Token::EOF {
+        let error = Error::new(format!("syntax error: expected the end of the statement, found \"{}\"", next.token));
+        let error = error.at(location(next.span.start));
+        return Err(match misspelt_keyword(tokens) {
+            Some((typed, keyword)) => error.hint(format!("did you mean {keyword} where you wrote {typed}?")),
+            None => error,
+        });
+    }
+    let text = slice(context.text, tokens).to_owned();
+    let with_names = with_names(&query);
+    Ok(ParsedQuery { query, with_names, windows: rewritten.windows.into(), tokens: tokens.into(), text })
+}
+
+/// The first word that is almost, but not quite, a keyword of a query.
+fn misspelt_keyword(tokens: &[TokenWithSpan]) -> Option<(String, &'static str)> {
+    const KEYWORDS: [&str; 7] = ["FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "UNION"];
+    tokens.iter().find_map(|token| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() && word.value.len() > 3 => {
+            let near = nearest(&word.value, KEYWORDS).filter(|keyword| {
+                !keyword.eq_ignore_ascii_case(&word.value) && keyword.len().abs_diff(word.value.len()) <= 1
+            })?;
+            Some((word.value.clone(), near))
+        }
+        _ => None,
+    })
+}
+
+fn with_names(query: &Query) -> Arc<[String]> {
+    let normalizer = IdentNormalizer::default();
+    let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+    tables.map(|table| normalizer.normalize(table.alias.name.clone())).collect()
+}
+
+/// The part of `text` that the tokens cover.
+fn slice<'a>(text: &'a str, tokens: &[TokenWithSpan]) -> &'a str {
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return "" };
+    let (start, end) = (byte_offset(text, first.span.start), byte_offset(text, last.span.end));
+    text.get(start..end).unwrap_or_default()
+}
+
+/// The byte at which the place of a token lies.
+fn byte_offset(text: &str, place: TokenLocation) -> usize {
+    let (mut line, mut column) = (1, 1);
+    for (offset, letter) in text.char_indices() {
+        if (line, column) == (place.line, place.column) {
+            return offset;
+        }
+        (line, column) = if letter == '\n' { (line + 1, 1) } else { (line, column + 1) };
+    }
+    text.len()
+}

@@ -1,0 +1,328 @@
+//! What a query's names mean: relations from the catalog, functions from DataFusion.
+//!
+//! DataFusion's planner asks a [`Scope`] for every name, and asks it first for every relation of a FROM clause,
+//! so that a relation with a window becomes a [`StreamTable`] leaf of its own.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
+    TypePlanner,
+};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Spanned, Statement as SqlStatement, TableFactor,
+    TableFunctionArgs,
+};
+use millstream_engine::plan::{Input, Location, StreamTable, WINDOW_END, WindowedView};
+
+use crate::catalog::{Catalog, Relation, ViewDefinition};
+use crate::check::is_windowed;
+use crate::error::{Error, Result, location};
+use crate::plan_error::planning_error;
+use crate::rewrite::WINDOW_ARGUMENT;
+use crate::statement::ParsedQuery;
+use crate::window::WindowClause;
+
+/// How deep views may read views.
+const MAX_VIEW_DEPTH: usize = 32;
+
+/// The names a query may use.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) state: Arc<SessionState>,
+    pub(crate) catalog: Arc<Catalog>,
+    /// The windows of the query's text, by number.
+    windows: Arc<[WindowClause]>,
+    /// The names of the query's WITH clause.
+    with_names: Arc<[String]>,
+    /// The views being planned, outermost first.
+    views: Vec<String>,
+}
+
+/// [`Names`] as DataFusion's planner wants them.
+#[derive(Debug)]
+struct Scope {
+    names: Arc<Names>,
+    planners: [Arc<dyn RelationPlanner>; 1],
+}
+
+/// A view as a relation, which the planner replaces by its plan.
+struct ViewSource {
+    plan: LogicalPlan,
+}
+
+impl Names {
+    /// The names of a query that is no view.
+    pub(crate) fn new(state: Arc<SessionState>, catalog: Arc<Catalog>) -> Self {
+        Self { state, catalog, windows: Arc::default(), with_names: Arc::default(), views: Vec::new() }
+    }
+
+    /// Plans `query`, without checking that it can be run.
+    ///
+    /// # Errors
+    /// A name is unknown or ambiguous, a type does not fit, or a window is over something that can have none.
+    pub(crate) fn plan(&self, query: &ParsedQuery) -> Result<LogicalPlan> {
+        let names = Arc::new(Self {
+            windows: Arc::clone(&query.windows),
+            with_names: Arc::clone(&query.with_names),
+            ..self.clone()
+        });
+        let planner: Arc<dyn RelationPlanner> = Arc::clone(&names) as Arc<dyn RelationPlanner>;
+        let scope = Scope { names, planners: [planner] };
+        let options = ParserOptions::from(&self.state.config_options().sql_parser);
+        SqlToRel::new_with_options(&scope, options)
+            .sql_statement_to_plan_with_context(SqlStatement::Query(query.query.clone()), &mut PlannerContext::new())
+            .map_err(|error| planning_error(error, query, &self.catalog))
+    }
+
+    /// Checks that a view that was just declared can be read.
+    ///
+    /// # Errors
+    /// It reads itself, or something that is not there.
+    pub(crate) fn check_view(&self, view: &ViewDefinition) -> Result<()> {
+        self.plan_view(view).map(drop)
+    }
+
+    /// The plan of a view, whose errors speak of the view and not of places in its text.
+    fn plan_view(&self, view: &ViewDefinition) -> Result<LogicalPlan> {
+        if self.views.contains(&view.name) || self.views.len() >= MAX_VIEW_DEPTH {
+            let error = Error::new(format!("the view \"{}\" reads itself", view.name));
+            return Err(error.hint("take its own name out of its query"));
+        }
+        let mut names = self.clone();
+        names.views.push(view.name.clone());
+        names.plan(&view.query).map_err(|error| Error {
+            message: format!("in the view \"{}\": {}", view.name, error.message),
+            location: None,
+            ..error
+        })
+    }
+
+    /// A relation without a window.
+    fn source(&self, name: &str) -> Result<Arc<dyn TableSource>> {
+        Ok(match self.catalog.expect_relation(name)? {
+            Relation::Stream(stream) => {
+                provider_as_source(Arc::new(StreamTable::new(Input::Stream(Arc::clone(stream)), None)))
+            }
+            Relation::Table { provider, .. } => provider_as_source(Arc::clone(provider)),
+            Relation::View(view) => Arc::new(ViewSource { plan: self.plan_view(view)? }),
+        })
+    }
+
+    /// A relation seen through a window.
+    fn windowed(&self, name: &str, clause: &WindowClause) -> Result<StreamTable> {
+        let input = match self.catalog.expect_relation(name)? {
+            Relation::Stream(stream) => {
+                let event_time = stream.event_time.and_then(|rule| stream.schema.fields().get(rule.column));
+                check_time_column(name, clause, event_time.map(|field| self.catalog.spelling(field.name())))?;
+                Input::Stream(Arc::clone(stream))
+            }
+            Relation::Table { .. } => {
+                let error = Error::new(format!("the table \"{name}\" is static and cannot have a window"));
+                let hint = "leave the window out: a windowed stream can be joined with the whole table";
+                return Err(error.hint(hint).at(clause.location));
+            }
+            Relation::View(view) => {
+                check_time_column(name, clause, Some(WINDOW_END))?;
+                Input::View(Arc::new(self.windowed_view(view, clause)?))
+            }
+        };
+        Ok(StreamTable::new(input, Some(clause.spec)))
+    }
+
+    /// A view that has windows of its own, and so an event time.
+    fn windowed_view(&self, view: &ViewDefinition, clause: &WindowClause) -> Result<WindowedView> {
+        let query = self.plan_view(view)?;
+        if !is_windowed(&query) {
+            let error =
+                Error::unsupported(format!("a window over the view \"{}\", which has none inside", view.name), "");
+            return Err(error.hint("put the window on the stream that the view reads").at(clause.location));
+        }
+        Ok(WindowedView { name: view.name.clone(), query })
+    }
+
+    /// The relation of a FROM clause that stands with a window, as a plan under its own name.
+    fn plan_windowed(&self, table: TableReference, clause: &WindowClause) -> Result<LogicalPlan> {
+        let name = table.to_string();
+        if self.with_names.contains(&name) && self.catalog.relation(&name).is_none() {
+            let error = Error::unsupported(format!("a window over \"{name}\" of the WITH clause"), "");
+            return Err(error.hint("put the window on the stream inside it").at(clause.location));
+        }
+        let leaf = self.windowed(&name, clause)?;
+        // Scans are compared by name: under the stream's name two windows over it would be one.
+        let scan = TableReference::bare(leaf.scan_name());
+        LogicalPlanBuilder::scan(scan, provider_as_source(Arc::new(leaf)), None)
+            .and_then(|plan| plan.alias(table))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|error| Error { source: Some(Arc::new(error)), ..Error::new("the window cannot be planned") })
+    }
+}
+
+/// Checks that the column a window names as its time is the one that has the watermark.
+fn check_time_column(name: &str, clause: &WindowClause, event_time: Option<&str>) -> Result<()> {
+    let Some((column, place)) = &clause.time_column else { return Ok(()) };
+    if event_time.is_some_and(|event_time| event_time == column || event_time.to_lowercase() == *column) {
+        return Ok(());
+    }
+    let message = match event_time {
+        Some(other) => format!("\"{name}\" has its watermark for \"{other}\", not for \"{column}\""),
+        None => format!("stream \"{name}\" has no watermark for \"{column}\""),
+    };
+    let hint = match event_time {
+        Some(other) => format!("write DESCRIPTOR({other})"),
+        None => format!("add WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds' to its CREATE STREAM"),
+    };
+    Err(Error::new(message).hint(hint).at(*place))
+}
+
+impl RelationPlanner for Names {
+    fn plan_relation(
+        &self,
+        relation: TableFactor,
+        context: &mut dyn RelationPlannerContext,
+    ) -> DataFusionResult<RelationPlanning> {
+        refuse_ignored(&relation)?;
+        let TableFactor::Table { name, alias, args: Some(args), .. } = &relation else {
+            return Ok(RelationPlanning::Original(Box::new(relation)));
+        };
+        let Some(clause) = window_number(args).and_then(|number| self.windows.get(number)) else {
+            let error = Error::unsupported(format!("the table function {name}"), "TUMBLE and HOP work");
+            return Err(external(error.at(place(name))));
+        };
+        let table = context.object_name_to_table_reference(name.clone())?;
+        let plan = self.plan_windowed(table, clause).map_err(|error| external(error.at(place(name))))?;
+        Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
+    }
+}
+
+/// The number in the argument that stands for a window.
+fn window_number(args: &TableFunctionArgs) -> Option<usize> {
+    match args.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Identifier(name)))] => {
+            name.value.strip_prefix(WINDOW_ARGUMENT)?.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Parts of a relation that DataFusion would pass over in silence.
+fn refuse_ignored(relation: &TableFactor) -> DataFusionResult<()> {
+    let TableFactor::Table {
+        name,
+        with_hints,
+        version,
+        with_ordinality,
+        partitions,
+        json_path,
+        sample,
+        index_hints,
+        ..
+    } = relation
+    else {
+        return Ok(());
+    };
+    let ignored = [
+        (!with_hints.is_empty(), "WITH (…) after a relation"),
+        (version.is_some(), "a version of a relation"),
+        (*with_ordinality, "WITH ORDINALITY"),
+        (!partitions.is_empty(), "PARTITION after a relation"),
+        (json_path.is_some(), "a path after a relation"),
+        (sample.is_some(), "TABLESAMPLE"),
+        (!index_hints.is_empty(), "an index hint"),
+    ];
+    match ignored.into_iter().find(|(is_there, _)| *is_there) {
+        Some((_, what)) => Err(external(Error::unsupported(what, "leave it out").at(place(name)))),
+        None => Ok(()),
+    }
+}
+
+fn place(name: &ObjectName) -> Option<Location> {
+    location(name.span().start)
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+impl TableSource for ViewSource {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.plan.schema().inner())
+    }
+
+    fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.plan))
+    }
+}
+
+impl ContextProvider for Scope {
+    fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
+        self.names.source(&name.to_string()).map_err(external)
+    }
+
+    fn get_table_function_source(&self, name: &str, _args: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {
+        let error = Error::unsupported(format!("the table function {name}"), "TUMBLE and HOP work");
+        Err(external(error))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.names.state.expr_planners()
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.planners
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        None
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.names.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.names.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.names.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.names.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _variable_names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.names.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.names.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.names.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.names.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.names.state.window_functions().keys().cloned().collect()
+    }
+}

@@ -1,0 +1,278 @@
+//! A session: what was declared and set so far, and how further statements are read against it.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::HashSet;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use millstream_engine::plan::{Location, StreamDefinition};
+
+use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
+use crate::check::check;
+use crate::duration::Parameters;
+use crate::error::{Error, Result};
+use crate::parse::parse;
+use crate::plan_error::planning_error;
+use crate::scope::Names;
+use crate::settings::check_setting;
+use crate::show::{describe, describe_columns, show};
+use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind, Statement, StreamQuery};
+
+/// Reads statements; what they declare is registered by the caller once it is carried out.
+///
+/// ```
+/// use millstream_sql::{Session, Statement};
+///
+/// # fn main() -> millstream_sql::Result<()> {
+/// let mut session = Session::new();
+/// for parsed in session.parse("CREATE STREAM trades (price DOUBLE) WITH (connector = 'socket'); SELECT * FROM trades")? {
+///     match session.compile(&parsed)? {
+///         Statement::CreateStream { definition, .. } => session.register_stream(definition),
+///         Statement::Select(query) => assert!(query.is_streaming),
+///         other => unreachable!("{other:?}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Session {
+    catalog: Arc<Catalog>,
+    settings: Parameters,
+    parameters: Parameters,
+    state: Arc<SessionState>,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// A session in which nothing is declared.
+    pub fn new() -> Self {
+        let mut config = SessionConfig::new().with_information_schema(false);
+        config.options_mut().sql_parser.collect_spans = true;
+        let state = SessionStateBuilder::new_with_default_features().with_config(config).build();
+        Self {
+            catalog: Arc::default(),
+            settings: Parameters::new(),
+            parameters: Parameters::new(),
+            state: Arc::new(state),
+        }
+    }
+
+    /// Binds a name that windows may use as a duration: `n` to `5 minutes`.
+    ///
+    /// Texts parsed before keep the old value.
+    pub fn bind_parameter(&mut self, name: &str, value: impl Into<String>) {
+        self.parameters.insert(name.to_lowercase(), value.into());
+    }
+
+    /// Splits a text into its statements.
+    ///
+    /// All places in errors are places in `text`.
+    ///
+    /// # Errors
+    /// The first statement that is no SQL; then none of them should be carried out.
+    pub fn parse(&self, text: &str) -> Result<Vec<ParsedStatement>> {
+        parse(text, &self.parameters)
+    }
+
+    /// Looks the statement's names up and checks that it can be carried out. Changes nothing.
+    ///
+    /// Planning takes about a millisecond and waits for nothing: the catalog is in memory.
+    ///
+    /// # Errors
+    /// The statement cannot be carried out as it stands.
+    pub fn compile(&self, statement: &ParsedStatement) -> Result<Statement> {
+        // A message without a place at least names the statement.
+        self.compile_body(&statement.body).map_err(|error| error.at(Some(statement.location)))
+    }
+
+    /// What is declared.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// DataFusion's state with the functions and options that queries are planned with.
+    pub fn state(&self) -> &Arc<SessionState> {
+        &self.state
+    }
+
+    /// Declares a stream, in place of the relation of that name.
+    pub fn register_stream(&mut self, definition: Arc<StreamDefinition>) {
+        let name = definition.name.clone();
+        Arc::make_mut(&mut self.catalog).insert(name, Relation::Stream(definition));
+    }
+
+    /// Declares a static table with its rows, in place of the relation of that name.
+    pub fn register_table(&mut self, definition: Arc<StreamDefinition>, provider: Arc<dyn TableProvider>) {
+        let name = definition.name.clone();
+        Arc::make_mut(&mut self.catalog).insert(name, Relation::Table { definition, provider });
+    }
+
+    /// Declares a view, in place of the relation of that name.
+    pub fn register_view(&mut self, definition: Arc<ViewDefinition>) {
+        let name = definition.name.clone();
+        Arc::make_mut(&mut self.catalog).insert(name, Relation::View(definition));
+    }
+
+    /// Declares a sink, in place of the one of that name.
+    pub fn register_sink(&mut self, definition: Arc<SinkDefinition>) {
+        Arc::make_mut(&mut self.catalog).insert_sink(definition);
+    }
+
+    /// Forgets what has the name; whether there was something.
+    pub fn unregister(&mut self, kind: RelationKind, name: &str) -> bool {
+        Arc::make_mut(&mut self.catalog).remove(name, kind)
+    }
+
+    /// Changes a setting.
+    ///
+    /// # Errors
+    /// There is no such setting, or it does not accept the value.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        check_setting(key, value)?;
+        self.settings.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    /// The value of a setting that was changed.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.settings.get(key).map(String::as_str)
+    }
+
+    fn compile_body(&self, body: &Body) -> Result<Statement> {
+        match body {
+            Body::CreateRelation { kind, definition, create } => self.create_relation(*kind, definition, create),
+            Body::CreateView { name, query, create } => self.create_view(name, query, create),
+            Body::CreateSink { name, options, create } => {
+                let definition = SinkDefinition { name: name.clone(), options: options.clone() };
+                let (definition, or_replace) = (Arc::new(definition), create.or_replace);
+                self.create(RelationKind::Sink, name, create, Statement::CreateSink { definition, or_replace })
+            }
+            Body::Insert { sink, sink_location, query } => {
+                let sink = Arc::clone(self.catalog.expect_sink(sink).map_err(|error| error.at(*sink_location))?);
+                Ok(Statement::Insert { sink, query: self.query(query)? })
+            }
+            Body::Select(query) => Ok(Statement::Select(self.query(query)?)),
+            Body::Explain(query) => Ok(Statement::Explain(self.query(query)?)),
+            Body::Drop { kind, name, name_location, if_exists } => {
+                self.drop_statement(*kind, name, *name_location, *if_exists)
+            }
+            Body::Show(kind) => Ok(Statement::Show(show(&self.catalog, *kind)?)),
+            Body::Describe { name, name_location } => self.describe(name).map_err(|error| error.at(*name_location)),
+            Body::Set { key, value } => {
+                check_setting(key, value)?;
+                Ok(Statement::Set { key: key.clone(), value: value.clone() })
+            }
+        }
+    }
+
+    fn create_relation(
+        &self,
+        kind: RelationKind,
+        definition: &Arc<StreamDefinition>,
+        create: &Create,
+    ) -> Result<Statement> {
+        let (definition, or_replace) = (Arc::clone(definition), create.or_replace);
+        let name = definition.name.clone();
+        let statement = match kind {
+            RelationKind::Table => Statement::CreateTable { definition, or_replace },
+            _ => Statement::CreateStream { definition, or_replace },
+        };
+        self.create(kind, &name, create, statement)
+    }
+
+    fn create_view(&self, name: &str, query: &ParsedQuery, create: &Create) -> Result<Statement> {
+        let definition = ViewDefinition { name: name.to_owned(), text: query.text.clone(), query: query.clone() };
+        let planned = self.query(query)?;
+        let mut names = HashSet::new();
+        for field in planned.logical.schema().fields() {
+            if !names.insert(field.name()) {
+                let error = Error::new(format!("the view has two columns called \"{}\"", field.name()));
+                return Err(error.hint("give one of them a name of its own: x AS a").at(create.name_location));
+            }
+        }
+        let statement = Statement::CreateView { definition: Arc::new(definition), or_replace: create.or_replace };
+        let statement = self.create(RelationKind::View, name, create, statement)?;
+        if create.or_replace {
+            self.check_view_cycle(&statement, create.name_location)?;
+        }
+        Ok(statement)
+    }
+
+    /// A view that replaces another may come to read itself.
+    fn check_view_cycle(&self, statement: &Statement, place: Option<Location>) -> Result<()> {
+        let Statement::CreateView { definition, .. } = statement else { return Ok(()) };
+        let mut replaced = self.clone();
+        replaced.register_view(Arc::clone(definition));
+        Names::new(Arc::clone(&replaced.state), Arc::clone(&replaced.catalog))
+            .check_view(definition)
+            .map_err(|error| Error { location: place, ..error })
+    }
+
+    /// `statement`, if the name is free or CREATE says what to do about it.
+    fn create(&self, kind: RelationKind, name: &str, create: &Create, statement: Statement) -> Result<Statement> {
+        let Some(existing) = self.catalog.kind_of(name, kind) else { return Ok(statement) };
+        let noun = existing.noun();
+        if create.if_not_exists {
+            return Ok(Statement::Nothing { note: format!("the {noun} \"{name}\" exists already") });
+        }
+        if create.or_replace && existing == kind {
+            return Ok(statement);
+        }
+        let error = Error::new(format!("the {noun} \"{name}\" exists already"));
+        let hint = format!("write DROP {} {name} first, or CREATE OR REPLACE", noun.to_uppercase());
+        let hint = if existing == kind { hint } else { format!("write DROP {} {name} first", noun.to_uppercase()) };
+        Err(error.hint(hint).at(create.name_location))
+    }
+
+    fn drop_statement(
+        &self,
+        kind: RelationKind,
+        name: &str,
+        place: Option<Location>,
+        if_exists: bool,
+    ) -> Result<Statement> {
+        match self.catalog.kind_of(name, kind) {
+            Some(existing) if existing == kind => Ok(Statement::Drop { kind, name: name.to_owned() }),
+            Some(existing) => {
+                let noun = existing.noun();
+                let error = Error::new(format!("\"{name}\" is a {noun}, not a {}", kind.noun()));
+                Err(error.hint(format!("write DROP {} {name}", noun.to_uppercase())).at(place))
+            }
+            None if if_exists => Ok(Statement::Nothing { note: format!("there is no {} \"{name}\"", kind.noun()) }),
+            None if kind == RelationKind::Sink => Err(expected_error(self.catalog.expect_sink(name)).at(place)),
+            None => Err(expected_error(self.catalog.expect_relation(name)).at(place)),
+        }
+    }
+
+    fn describe(&self, name: &str) -> Result<Statement> {
+        let batch = match self.catalog.expect_relation(name)? {
+            Relation::View(view) => describe_columns(self.query(&view.query)?.logical.schema().inner())?,
+            Relation::Stream(definition) | Relation::Table { definition, .. } => describe(definition)?,
+        };
+        Ok(Statement::Show(batch))
+    }
+
+    /// Plans and checks a query.
+    fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
+        let logical = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog)).plan(query)?;
+        let is_streaming = check(&logical, query)?;
+        // Types that do not fit are found by the analyzer; better here than when the query is started.
+        self.state
+            .analyzer()
+            .execute_and_check(logical.clone(), self.state.config_options(), |_, _| {})
+            .map_err(|error| planning_error(error, query, &self.catalog))?;
+        Ok(StreamQuery { logical, text: query.text.clone(), is_streaming })
+    }
+}
+
+/// The error of a lookup that is known to fail.
+fn expected_error<T>(looked_up: Result<T>) -> Error {
+    looked_up.err().unwrap_or_else(|| Error::new("the name exists"))
+}

@@ -1,0 +1,186 @@
+//! Statements, as parsed and as compiled.
+
+use std::sync::Arc;
+
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use millstream_engine::plan::{Location, StreamDefinition, WithOption};
+
+use crate::catalog::{SinkDefinition, ViewDefinition};
+use crate::error::location;
+use crate::window::WindowClause;
+
+/// One statement of a text: its grammar is known to be right, its names are not looked up yet.
+#[derive(Debug, Clone)]
+pub struct ParsedStatement {
+    /// The statement as typed, without its semicolon.
+    pub text: String,
+    /// Where it starts in the text.
+    pub location: Location,
+    pub(crate) body: Body,
+}
+
+/// What a statement asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    CreateRelation { kind: RelationKind, definition: Arc<StreamDefinition>, create: Create },
+    CreateView { name: String, query: ParsedQuery, create: Create },
+    CreateSink { name: String, options: Vec<WithOption>, create: Create },
+    Insert { sink: String, sink_location: Option<Location>, query: ParsedQuery },
+    Select(ParsedQuery),
+    Explain(ParsedQuery),
+    Drop { kind: RelationKind, name: String, name_location: Option<Location>, if_exists: bool },
+    Show(RelationKind),
+    Describe { name: String, name_location: Option<Location> },
+    Set { key: String, value: String },
+}
+
+/// How CREATE treats a name that exists, and where the name stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Create {
+    pub(crate) if_not_exists: bool,
+    pub(crate) or_replace: bool,
+    pub(crate) name_location: Option<Location>,
+}
+
+/// The kinds of things that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    /// A declared endless input.
+    Stream,
+    /// A static table.
+    Table,
+    /// A named query.
+    View,
+    /// A destination.
+    Sink,
+}
+
+impl RelationKind {
+    /// The word for it in messages: `stream`.
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Table => "table",
+            Self::View => "view",
+            Self::Sink => "sink",
+        }
+    }
+}
+
+/// A query whose names are not looked up yet.
+#[derive(Debug, Clone)]
+pub(crate) struct ParsedQuery {
+    pub(crate) query: Box<Query>,
+    /// The names that its WITH clause gives.
+    pub(crate) with_names: Arc<[String]>,
+    /// The windows by the number that stands for each in `query`.
+    pub(crate) windows: Arc<[WindowClause]>,
+    /// The tokens as typed, for the user's words and their places.
+    pub(crate) tokens: Arc<[TokenWithSpan]>,
+    /// The query as typed.
+    pub(crate) text: String,
+}
+
+/// One statement, ready to be carried out; compiling it has changed nothing.
+#[derive(Debug, Clone)]
+pub enum Statement {
+    /// Declares a stream.
+    CreateStream {
+        /// The stream.
+        definition: Arc<StreamDefinition>,
+        /// Whether a stream of that name, if there is one, is replaced.
+        or_replace: bool,
+    },
+    /// Declares a static table, whose rows the options tell where to find.
+    CreateTable {
+        /// The table; it has no event time.
+        definition: Arc<StreamDefinition>,
+        /// Whether a table of that name, if there is one, is replaced.
+        or_replace: bool,
+    },
+    /// Names a query.
+    CreateView {
+        /// The view.
+        definition: Arc<ViewDefinition>,
+        /// Whether a view of that name, if there is one, is replaced.
+        or_replace: bool,
+    },
+    /// Declares a destination.
+    CreateSink {
+        /// The sink.
+        definition: Arc<SinkDefinition>,
+        /// Whether a sink of that name, if there is one, is replaced.
+        or_replace: bool,
+    },
+    /// Runs a query into a sink.
+    Insert {
+        /// The sink.
+        sink: Arc<SinkDefinition>,
+        /// The query.
+        query: StreamQuery,
+    },
+    /// Runs a query and shows its rows.
+    Select(StreamQuery),
+    /// Shows how a query would run.
+    Explain(StreamQuery),
+    /// Forgets a stream, table, view or sink, which exists.
+    Drop {
+        /// Which of them it is.
+        kind: RelationKind,
+        /// Its name.
+        name: String,
+    },
+    /// Rows that answer SHOW or DESCRIBE.
+    Show(RecordBatch),
+    /// Changes a setting, which exists and accepts the value.
+    Set {
+        /// The setting, in lower case.
+        key: String,
+        /// The value as text.
+        value: String,
+    },
+    /// Nothing to do: IF NOT EXISTS of a name that exists, or IF EXISTS of one that does not.
+    Nothing {
+        /// Why, for the user.
+        note: String,
+    },
+}
+
+/// A query over streams, static tables, or both.
+#[derive(Debug, Clone)]
+pub struct StreamQuery {
+    /// The plan before analysis and optimisation.
+    ///
+    /// Its stream leaves scan [`StreamTable`](millstream_engine::plan::StreamTable)s under
+    /// [`scan_name`](millstream_engine::plan::StreamTable::scan_name).
+    pub logical: LogicalPlan,
+    /// The query as typed.
+    pub text: String,
+    /// Whether a stream is read; if not, the query runs once over static tables.
+    pub is_streaming: bool,
+}
+
+impl ParsedQuery {
+    /// The first place where one of the words stands, in any case.
+    pub(crate) fn find(&self, words: &[&str]) -> Option<Location> {
+        self.tokens.iter().find(|token| is_one_of(&token.token, words)).and_then(|token| location(token.span.start))
+    }
+
+    /// The last place where one of the words stands, in any case.
+    pub(crate) fn find_last(&self, words: &[&str]) -> Option<Location> {
+        self.tokens.iter().rfind(|token| is_one_of(&token.token, words)).and_then(|token| location(token.span.start))
+    }
+
+    /// The token at a place as typed.
+    pub(crate) fn typed_word(&self, place: Option<Location>) -> Option<String> {
+        let token = self.tokens.iter().find(|token| place.is_some() && location(token.span.start) == place)?;
+        Some(token.token.to_string())
+    }
+}
+
+fn is_one_of(token: &Token, words: &[&str]) -> bool {
+    matches!(token, Token::Word(word) if words.iter().any(|other| word.value.eq_ignore_ascii_case(other)))
+}

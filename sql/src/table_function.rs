@@ -1,0 +1,185 @@
+//! The standard's window table functions: `TUMBLE(TABLE t, DESCRIPTOR(ts), size)` and
+//! `HOP(TABLE t, DESCRIPTOR(ts), slide, size)`, each with an optional offset.
+//!
+//! Arguments may be named, and `TABLE` and `DESCRIPTOR` left out as RisingWave has it.
+
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use millstream_engine::plan::Location;
+use millstream_engine::time::Span;
+
+use crate::duration::{Parameters, parse_duration};
+use crate::error::{Error, Result};
+use crate::token::{Cursor, fold, is_word};
+use crate::window::{WindowClause, window_spec};
+
+/// A window table function that was called.
+#[derive(Debug)]
+pub(crate) struct TableFunction {
+    /// The tokens of the relation's name.
+    pub(crate) relation: Vec<TokenWithSpan>,
+    /// The window over it.
+    pub(crate) clause: WindowClause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tumble,
+    Hop,
+}
+
+#[derive(Debug, Default)]
+struct Arguments {
+    relation: Vec<TokenWithSpan>,
+    time_column: Option<(String, Option<Location>)>,
+    slide: Option<(Span, Option<Location>)>,
+    size: Option<Span>,
+    offset: Option<Span>,
+    is_named: bool,
+}
+
+impl Kind {
+    const fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::Tumble => &["data", "timecol", "size", "offset"],
+            Self::Hop => &["data", "timecol", "slide", "size", "offset"],
+        }
+    }
+
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Tumble => "write TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' MINUTE)",
+            Self::Hop => {
+                "write HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE): slide, then size"
+            }
+        }
+    }
+}
+
+/// Whether a call of a window table function is next.
+pub(crate) fn at_table_function(cursor: &Cursor<'_>) -> bool {
+    let names = ["tumble", "hop", "session", "cumulate"];
+    names.into_iter().any(|name| cursor.at_word(name)) && *cursor.peek_nth(1) == Token::LParen
+}
+
+/// Reads a call of a window table function.
+///
+/// # Errors
+/// The function does nothing yet, or its arguments are not those of a window.
+pub(crate) fn parse_table_function(cursor: &mut Cursor<'_>, parameters: &Parameters) -> Result<TableFunction> {
+    let location = cursor.location();
+    let kind = if cursor.eat_word("tumble") {
+        Kind::Tumble
+    } else if cursor.eat_word("hop") {
+        Kind::Hop
+    } else {
+        let error = Error::unsupported(format!("the window function {}", cursor.peek()), "TUMBLE and HOP work");
+        return Err(error.at(location));
+    };
+    cursor.expect(&Token::LParen)?;
+    let mut arguments = Arguments::default();
+    for position in 0_usize.. {
+        parse_argument(cursor, parameters, kind, position, &mut arguments)?;
+        if !cursor.eat(&Token::Comma) {
+            break;
+        }
+    }
+    cursor.expect(&Token::RParen).map_err(|error| error.hint(kind.example()))?;
+    arguments.into_function(kind, location)
+}
+
+fn parse_argument(
+    cursor: &mut Cursor<'_>,
+    parameters: &Parameters,
+    kind: Kind,
+    position: usize,
+    arguments: &mut Arguments,
+) -> Result<()> {
+    match argument_name(cursor, kind, position, arguments)? {
+        "data" => arguments.relation = parse_relation(cursor, kind)?,
+        "timecol" => arguments.time_column = Some(parse_time_column(cursor)?),
+        "slide" => {
+            let place = cursor.location();
+            arguments.slide = Some((parse_duration(cursor, Some(parameters))?, place));
+        }
+        "size" => arguments.size = Some(parse_duration(cursor, Some(parameters))?),
+        _ => arguments.offset = Some(parse_duration(cursor, Some(parameters))?),
+    }
+    Ok(())
+}
+
+/// The name of the argument that is next, from `name =>` or from its position.
+fn argument_name(
+    cursor: &mut Cursor<'_>,
+    kind: Kind,
+    position: usize,
+    arguments: &mut Arguments,
+) -> Result<&'static str> {
+    let names = kind.parameters();
+    if *cursor.peek_nth(1) == Token::RArrow {
+        let name = names.iter().copied().find(|name| cursor.at_word(name));
+        let name = name.ok_or_else(|| cursor.expected(&names.join(", ").to_uppercase()).hint(kind.example()))?;
+        cursor.next();
+        cursor.next();
+        arguments.is_named = true;
+        return Ok(name);
+    }
+    names.get(position).copied().ok_or_else(|| cursor.expected("\")\"").hint(kind.example()))
+}
+
+/// `TABLE t` or `t`, as tokens.
+fn parse_relation(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Vec<TokenWithSpan>> {
+    if is_word(cursor.peek(), "table") && matches!(cursor.peek_nth(1), Token::Word(_)) {
+        cursor.next();
+    }
+    let start = cursor.rest();
+    let before = start.len();
+    if *cursor.peek() == Token::LParen {
+        let hint = "give the subquery a name by CREATE VIEW, or put the window on the stream inside it";
+        return Err(Error::unsupported("a window over a subquery", hint).at(cursor.location()));
+    }
+    cursor.expect_object_name("a stream").map_err(|error| error.hint(kind.example()))?;
+    if cursor.at_word("partition") {
+        let hint = "leave PARTITION BY out: groups come from GROUP BY";
+        return Err(Error::unsupported("PARTITION BY in a window function", hint).at(cursor.location()));
+    }
+    let taken = before.saturating_sub(cursor.rest().len());
+    Ok(start.get(..taken).unwrap_or_default().to_vec())
+}
+
+/// `DESCRIPTOR(ts)` or `ts`.
+fn parse_time_column(cursor: &mut Cursor<'_>) -> Result<(String, Option<Location>)> {
+    let wrapped = *cursor.peek_nth(1) == Token::LParen && cursor.eat_word("descriptor");
+    if wrapped {
+        cursor.expect(&Token::LParen)?;
+    }
+    let place = cursor.location();
+    let column = fold(cursor.expect_name("the stream's watermark column")?);
+    if wrapped {
+        cursor.expect(&Token::RParen)?;
+    }
+    Ok((column, place))
+}
+
+impl Arguments {
+    fn into_function(self, kind: Kind, location: Option<Location>) -> Result<TableFunction> {
+        let missing = |what: &str| Error::new(format!("the window has no {what}")).hint(kind.example()).at(location);
+        if self.relation.is_empty() {
+            return Err(missing("DATA"));
+        }
+        let time_column = self.time_column.ok_or_else(|| missing("TIMECOL"))?;
+        let size = self.size.ok_or_else(|| missing("SIZE"))?;
+        let (slide, place) = match (kind, self.slide) {
+            (Kind::Tumble, _) => (size, location),
+            (Kind::Hop, Some(slide)) => slide,
+            (Kind::Hop, None) => return Err(missing("SLIDE")),
+        };
+        if slide > size && !self.is_named {
+            let message = format!("HOP slides by {slide} over windows of {size}: did you swap slide and size?");
+            let hint = format!("the slide comes first: {size}, then {slide}; or name them: SLIDE => …, SIZE => …");
+            return Err(Error::new(message).hint(hint).at(place));
+        }
+        let spec = window_spec(size, slide, self.offset, location)?;
+        let clause = WindowClause { spec, time_column: Some(time_column), location };
+        Ok(TableFunction { relation: self.relation, clause })
+    }
+}
