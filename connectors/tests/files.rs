@@ -1,4 +1,5 @@
 //! Files: formats, headers, packing, folders, globs, watching, and every bad input.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Sinks: what is printed and written, and when it becomes visible.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

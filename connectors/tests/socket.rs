@@ -1,4 +1,5 @@
 //! Sockets: both modes, several connections, reconnecting, back pressure, long lines, low latency.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

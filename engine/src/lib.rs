@@ -32,6 +32,7 @@
 //! [`program`] makes plans, `executor` runs them on `state`, `driver` is the loop, [`query`] what a caller holds.
 //! [`testing`] runs queries over logs written down by hand.
 
+mod arrays;
 pub mod batch;
 mod driver;
 pub mod error;

@@ -33,6 +33,8 @@ pub struct QueryOptions {
     pub tasks: usize,
     /// T, the number of key partitions; 1,024 unless set.
     pub key_partitions: u32,
+    /// State rows in a window from which its key partitions are spread over all tasks; 65,536 unless set.
+    pub shared_rows: u64,
 }
 
 impl Default for QueryOptions {
@@ -43,6 +45,7 @@ impl Default for QueryOptions {
             batch_rows: 1 << 18,
             tasks: std::thread::available_parallelism().map_or(2, usize::from),
             key_partitions: DEFAULT_KEY_PARTITIONS,
+            shared_rows: 1 << 16,
         }
     }
 }
@@ -66,7 +69,11 @@ impl PlannedQuery {
             let position = streams.iter().position(|stream| stream.name == name);
             position.ok_or_else(|| Error::internal(format!("a leaf reads stream {name}, which the plan does not name")))
         };
-        let stage_options = StageOptions { tasks: options.tasks.max(1), key_partitions: options.key_partitions.max(1) };
+        let stage_options = StageOptions {
+            tasks: options.tasks.max(1),
+            key_partitions: options.key_partitions.max(1),
+            shared_rows: options.shared_rows,
+        };
         let program = Program::compile(logical.clone()).await?;
         let stage = Stage::build(program, stage_options, &stream_of).await?;
         Ok(Self { stage, streams, options })

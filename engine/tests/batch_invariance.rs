@@ -8,8 +8,8 @@
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod oracle;
 
-use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use millstream_engine::ingest::{Behind, Block};
 use millstream_engine::source::PartitionId;
@@ -75,7 +75,7 @@ fn shapes() -> [Shape; 2] {
 }
 
 /// One stream through one window: partial aggregates as state wherever the plan allows.
-const AGGREGATES: [Query; 22] = [
+const AGGREGATES: [Query; 31] = [
     query("SELECT COUNT(*), SUM(i), SUM(d), MIN(k), MAX(ts) FROM t"),
     query("SELECT window_end, COUNT(*) AS n, SUM(i) FROM t WHERE i > 12 GROUP BY window_end"),
     query("SELECT COUNT(*), SUM(i) FROM t WHERE i > 12"),
@@ -128,10 +128,39 @@ const AGGREGATES: [Query; 22] = [
         "SELECT window_end, k, n, RANK() OVER (PARTITION BY window_end ORDER BY n DESC) AS r FROM \
          (SELECT window_end, k, COUNT(*) AS n FROM t GROUP BY window_end, k)",
     ),
+    Query {
+        sql: "SELECT window_end, corr(i, g), covar_samp(i, g) FROM t WHERE abs(i) < 100 GROUP BY window_end",
+        ordered: "SELECT window_end, corr(i, g), covar_samp(i, g) FROM t WHERE abs(i) < 100 GROUP BY window_end",
+        slack: 1e7,
+    },
+    query(
+        "SELECT window_end, k, percentile_cont(0.3) WITHIN GROUP (ORDER BY i) AS x, SUM(DISTINCT i), AVG(DISTINCT g) \
+         FROM t GROUP BY window_end, k",
+    ),
+    Query {
+        sql: "SELECT window_end, array_agg(DISTINCT g) AS x, string_agg(DISTINCT k, ',') AS y FROM t GROUP BY window_end",
+        ordered: "SELECT window_end, array_agg(DISTINCT g ORDER BY g NULLS FIRST) AS x, \
+                  string_agg(DISTINCT k, ',' ORDER BY k NULLS FIRST) AS y FROM t GROUP BY window_end",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, nth_value(i, 2) AS x, first_value(i) IGNORE NULLS AS y, last_value(k ORDER BY g) AS z \
+              FROM t GROUP BY window_end",
+        ordered: "SELECT window_end, nth_value(i, 2 ORDER BY p, o) AS x, first_value(i ORDER BY p, o) IGNORE NULLS AS y, \
+                  last_value(k ORDER BY g, p, o) AS z FROM t GROUP BY window_end",
+        slack: 1.0,
+    },
+    query(
+        "SELECT date_trunc('second', window_end) AS w, k, COUNT(*) FROM t GROUP BY date_trunc('second', window_end), k",
+    ),
+    query("SELECT window_end, k, COUNT(*) FROM t WHERE window_end > TIMESTAMP '1970-01-01' GROUP BY window_end, k"),
+    query("SELECT k, SUM(i) AS s, SUM(SUM(i)) OVER () AS a FROM t GROUP BY k"),
+    query("SELECT COALESCE(k, '-') AS k, SUM(CASE WHEN g > 1 THEN d ELSE 0 END) AS s, MIN(ts) FROM t GROUP BY 1"),
+    query("SELECT d, f, ts, COUNT(*) FROM t GROUP BY d, f, ts"),
 ];
 
 /// Plans that need the rows themselves.
-const ROW_QUERIES: [Query; 17] = [
+const ROW_QUERIES: [Query; 26] = [
     query("SELECT * FROM t"),
     query("SELECT window_end, p, o, i + g AS x FROM t WHERE ts >= window_end - INTERVAL '3 nanoseconds'"),
     Query {
@@ -179,10 +208,31 @@ const ROW_QUERIES: [Query; 17] = [
     query("SELECT window_end, k FROM t WHERE g = 1 EXCEPT SELECT window_end, k FROM t WHERE g = 2"),
     query("SELECT window_end - ts AS age, COUNT(*) FROM t GROUP BY window_end - ts"),
     query("SELECT k, MAX(window_end - ts) FROM t GROUP BY k"),
+    query("SELECT window_end, k FROM t WHERE g = 1 INTERSECT SELECT window_end, k FROM t WHERE g = 2"),
+    query("SELECT window_end, k FROM t WHERE g = 1 UNION SELECT window_end, k FROM t WHERE g = 2"),
+    query(
+        "WITH c AS (SELECT window_end, k, SUM(i) AS s FROM t GROUP BY window_end, k) \
+         SELECT a.k, a.s, b.s AS x FROM c a JOIN c b ON a.k < b.k",
+    ),
+    query("SELECT window_end, k, (SELECT COUNT(*) FROM t b WHERE b.k = a.k) AS n FROM t a"),
+    query("SELECT k, SUM(i) FROM (SELECT * FROM t WHERE i > 3 UNION ALL SELECT * FROM t WHERE g = 2) GROUP BY k"),
+    Query {
+        sql: "SELECT k, SUM(i) AS s FROM (SELECT k, i FROM t ORDER BY i DESC LIMIT 5) GROUP BY k",
+        ordered: "SELECT k, SUM(i) AS s FROM (SELECT k, i FROM t ORDER BY i DESC, k NULLS FIRST LIMIT 5) GROUP BY k",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT DISTINCT ON (k) k, i, f FROM t ORDER BY k, i DESC",
+        ordered: "SELECT k, i, f FROM (SELECT k, i, f, row_number() OVER (PARTITION BY k ORDER BY i DESC, p, o) AS n \
+                  FROM t) WHERE n = 1",
+        slack: 1.0,
+    },
+    query("SELECT 1 AS one FROM t WHERE i > 10"),
+    query("SELECT COUNT(*) FROM t a CROSS JOIN t b"),
 ];
 
 /// Two streams, three windows.
-const JOINS: [Query; 7] = [
+const JOINS: [Query; 10] = [
     query(
         "SELECT t.window_end, r.window_end AS other, t.k, COUNT(*) AS n, SUM(t.i * r.g), SUM(r.f) FROM t JOIN r \
            ON t.k = r.k GROUP BY t.window_end, r.window_end, t.k",
@@ -192,13 +242,15 @@ const JOINS: [Query; 7] = [
     query("SELECT COUNT(*) FROM t WHERE k NOT IN (SELECT k FROM r WHERE k IS NOT NULL)"),
     query("SELECT 't' AS side, k, i FROM t WHERE g = 0 UNION ALL SELECT 'r', k, i FROM r WHERE g = 0"),
     query(
-        "SELECT (SELECT COUNT(*) FROM t) AS a, (SELECT COUNT(*) FROM u) AS b, (SELECT COUNT(*) FROM r) AS c FROM r \
-           GROUP BY 1, 2, 3",
+        "SELECT DISTINCT (SELECT COUNT(i) FROM t) AS a, (SELECT SUM(i) FROM u) AS b, (SELECT MAX(k) FROM r) AS c FROM r",
     ),
     query(
         "SELECT u.window_end, t.window_end AS other, COUNT(*), SUM(t.i) - SUM(u.i) AS x FROM t JOIN u \
            ON t.p = u.p AND t.o = u.o GROUP BY u.window_end, t.window_end",
     ),
+    query("SELECT r.k, COUNT(t.i) FROM t RIGHT JOIN r ON t.k = r.k AND t.i > r.i GROUP BY r.k"),
+    query("SELECT t.k, t.i FROM t LEFT ANTI JOIN r ON t.k = r.k"),
+    query("SELECT MAX(t.ts) - MIN(r.ts) AS x FROM t CROSS JOIN r WHERE t.g = r.g"),
 ];
 
 /// Windows over the results of a windowed view.
@@ -288,7 +340,7 @@ async fn every_cut_gives_the_rows_of_windows_over_windows() {
 }
 
 /// How many of the fixed seeds give wrong rows once `tamper` has changed the blocks.
-async fn caught(make: impl Fn(&Log, Window) -> Box<dyn Fn(&mut Block)>) -> usize {
+async fn caught(make: impl Fn(&Log, Window) -> Box<dyn Fn(&mut Block) + Sync>) -> usize {
     let mut caught = 0;
     for seed in 1..=6 {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -303,11 +355,11 @@ async fn caught(make: impl Fn(&Log, Window) -> Box<dyn Fn(&mut Block)>) -> usize
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutant_watermark_moved_at_the_end_of_blocks_is_caught() {
-    let make = |log: &Log, _| -> Box<dyn Fn(&mut Block)> {
+    let make = |log: &Log, _| -> Box<dyn Fn(&mut Block) + Sync> {
         let delay = log.delay;
-        let moved = RefCell::new(HashMap::<PartitionId, i64>::new());
+        let moved = Mutex::new(HashMap::<PartitionId, i64>::new());
         Box::new(move |block| {
-            let mut moved = moved.borrow_mut();
+            let mut moved = moved.lock().unwrap();
             let start = moved.entry(block.partition).or_insert(i64::MIN);
             let below = block.times.values().iter().enumerate().filter(|(_, time)| **time < *start);
             block.behind = below.map(|(row, _)| Behind { row, watermark: Watermark(*start) }).collect();
@@ -319,7 +371,7 @@ async fn mutant_watermark_moved_at_the_end_of_blocks_is_caught() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutant_closed_bound_is_caught() {
-    let make = |_: &Log, window: Window| -> Box<dyn Fn(&mut Block)> {
+    let make = |_: &Log, window: Window| -> Box<dyn Fn(&mut Block) + Sync> {
         Box::new(move |block| {
             let earlier = |time: i64| if window.last_instant(time) == time { time - 1 } else { time };
             block.times = block.times.values().iter().map(|time| Some(earlier(*time))).collect();
@@ -331,6 +383,6 @@ async fn mutant_closed_bound_is_caught() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutant_dropped_tag_is_caught() {
-    let make = |_: &Log, _| -> Box<dyn Fn(&mut Block)> { Box::new(|block| block.behind.clear()) };
+    let make = |_: &Log, _| -> Box<dyn Fn(&mut Block) + Sync> { Box::new(|block| block.behind.clear()) };
     assert_eq!(caught(make).await, 6);
 }

@@ -45,7 +45,7 @@ fn log_of(rows: &[(&str, i64)]) -> Log {
     Log { name: "s".to_owned(), partitions: 1, delay: 0, skew: None, unit: TimeUnit::Nanosecond, events }
 }
 
-/// The whole of a random log in order of partition and offset, as a block and as single rows.
+/// What `sql` gives over `log`, cut and run in several ways.
 async fn in_all_ways(sql: &str, log: &Log, window: Window) -> Vec<Result<Vec<Cells>, Error>> {
     let mut answers = Vec::new();
     for way in ways(1) {
@@ -126,38 +126,34 @@ async fn determinism_decimal_sums_are_exact_or_fail() {
     }
 }
 
-/// Integer arithmetic wherever a query can have it: on the largest integer each of these fails.
-const OVERFLOWS: [&str; 12] = [
+/// Integer arithmetic wherever a query can have it: over the largest integer and 2, each of these leaves the type.
+const OVERFLOWS: [&str; 15] = [
     "SELECT i + 1 AS x FROM t",
+    "SELECT -2 - i AS x FROM t",
+    "SELECT -(-i - 1) AS x FROM t",
     "SELECT k FROM t WHERE i * 2 < 0",
     "SELECT SUM(i * 2) FROM t",
-    "SELECT k, SUM(i) + 1 AS x FROM t GROUP BY k",
+    "SELECT SUM(DISTINCT i) FROM t",
+    "SELECT k, SUM(i - 2) + 3 AS x FROM t GROUP BY k",
     "SELECT k FROM t GROUP BY k HAVING MAX(i) + 1 < 0",
     "SELECT i + 1 AS x, COUNT(*) FROM t GROUP BY i + 1",
     "SELECT COUNT(*) FILTER (WHERE i + 1 > 0) FROM t",
     "SELECT CASE WHEN i + 1 > 0 THEN 1 ELSE 2 END AS x FROM t",
     "SELECT k FROM t ORDER BY i + 1 LIMIT 1",
-    "SELECT SUM(i + 1) OVER (PARTITION BY k) AS x FROM t",
+    "SELECT MAX(i + 1) OVER (PARTITION BY k) AS x FROM t",
+    "SELECT SUM(i) OVER (PARTITION BY k) AS x FROM t",
     "SELECT a.k FROM t a JOIN t b ON a.k = b.k AND a.i + b.i > 0",
-    "SELECT -2 - i AS x FROM t",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn determinism_integer_arithmetic_fails_instead_of_wrapping() {
-    let log = log_of(&[("A", i64::MAX)]);
+    let log = log_of(&[("A", i64::MAX), ("A", 2)]);
     let mut wrong = Vec::new();
-    for sql in &OVERFLOWS[..11] {
-        for rows in in_all_ways(sql, &log, Window::new(100, 100)).await {
-            if !matches!(rows, Err(Error::Plan(_))) {
-                wrong.push(format!("{sql}: {rows:?}"));
-                break;
-            }
-        }
+    for sql in OVERFLOWS {
+        let answers = in_all_ways(sql, &log, Window::new(100, 100)).await;
+        wrong.extend(answers.into_iter().find(|rows| !matches!(rows, Err(Error::Plan(_)))).map(|rows| (sql, rows)));
     }
-    for rows in in_all_ways(OVERFLOWS[11], &log_of(&[("A", i64::MAX)]), Window::new(100, 100)).await {
-        assert!(matches!(rows, Err(Error::Plan(_))), "{rows:?}");
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +270,7 @@ async fn once_a_window_is_emitted_and_only_when_its_instant_is_crossed() {
             let (places, _) = window.place(replay.rows.iter().map(|seen| (seen.row.time, seen.watermark)));
             let of_instant = plain::group_by_key(&window, &places, &replay.rows);
             let expected = epochs_row_by_row(&log, window, &of_instant);
-            assert!(expected.len() > 3, "{} epochs", expected.len());
+            assert!(expected.len() > 1, "MILLSTREAM_SEED={seed} {window:?}: everything is emitted at once");
             let run = run(plain::SQL, &log, window, &row_by_row).await.unwrap();
             assert_eq!(run.epochs.len(), expected.len(), "MILLSTREAM_SEED={seed} {window:?}");
             for (number, (epoch, expected)) in run.epochs.iter().zip(&expected).enumerate() {

@@ -1,4 +1,5 @@
 //! What the tests of the connectors share: definitions, and reading to the end.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;

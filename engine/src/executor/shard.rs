@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
 
+use crate::arrays::concat_rows;
 use crate::error::Result;
 use crate::executor::assign::PaneTag;
 use crate::program::AggregatePlans;
-use crate::state::{MERGE_DIRECTLY_PANES, PaneStore, Stacks};
+use crate::state::{KeyRouter, MERGE_DIRECTLY_PANES, PaneStore, Stacks};
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
@@ -25,6 +26,8 @@ pub(crate) struct Shard {
     stacks: Option<Stacks>,
     /// State rows read by merges and evaluations.
     pub(crate) rows_read: u64,
+    /// State rows of the last window evaluated.
+    pub(crate) window_rows: u64,
 }
 
 impl Shard {
@@ -32,7 +35,7 @@ impl Shard {
         let overlaps = window.range().0 >= window.slide().0.saturating_mul(4);
         let use_stacks = window.panes_per_window() > MERGE_DIRECTLY_PANES && overlaps;
         let stacks = use_stacks.then(|| Stacks::new(&window));
-        Self { plans, window, panes: PaneStore::default(), stacks, rows_read: 0 }
+        Self { plans, window, panes: PaneStore::default(), stacks, rows_read: 0, window_rows: 0 }
     }
 
     /// Adds the state of a micro-batch.
@@ -65,7 +68,8 @@ impl Shard {
     /// The aggregate's rows for the window at `instant`; instants must ascend.
     pub(crate) fn evaluate(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
         let state = self.window_state(instant)?;
-        self.rows_read += row_count(&state);
+        self.window_rows = row_count(&state);
+        self.rows_read += self.window_rows;
         self.plans.finish(state, self.window.window(instant))
     }
 
@@ -110,6 +114,25 @@ impl Shard {
         Ok(())
     }
 
+    /// The same state as several shards, each with the key partitions that `router` gives it.
+    pub(crate) fn split(self, router: &KeyRouter) -> Result<Vec<Self>> {
+        let count = usize::try_from(router.shards).unwrap_or(1);
+        let mut shards: Vec<_> = (0..count).map(|_| Self::new(Arc::clone(&self.plans), self.window)).collect();
+        if let Some(first) = shards.first_mut() {
+            first.rows_read = self.rows_read;
+        }
+        for (pane, tag, batches) in self.panes.into_entries() {
+            for batch in batches {
+                for (shard, rows) in router.split(batch)? {
+                    if let Some(shard) = shards.get_mut(shard) {
+                        shard.panes.add(pane, tag, vec![rows]);
+                    }
+                }
+            }
+        }
+        Ok(shards)
+    }
+
     /// Drops panes before `pane`.
     pub(crate) fn evict(&mut self, pane: Pane) {
         self.panes.evict(pane);
@@ -135,9 +158,7 @@ fn row_count(batches: &[RecordBatch]) -> u64 {
 /// One batch instead of slices of one, so that what is kept pins nothing else and can be counted.
 fn compact(batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
     match batches.first().map(RecordBatch::schema) {
-        Some(schema) if batches.len() > 1 => {
-            datafusion::arrow::compute::concat_batches(&schema, &batches).map_or(batches, |whole| vec![whole])
-        }
+        Some(schema) if batches.len() > 1 => concat_rows(&schema, &batches).map_or(batches, |whole| vec![whole]),
         _ => batches,
     }
 }

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::Int64Array;
-use datafusion::arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use datafusion::arrow::compute::{SortColumn, lexsort_to_indices};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use crate::arrays::{concat_rows, take_rows};
 use crate::error::{Error, Result};
 use crate::executor::assign::PaneTag;
 use crate::executor::shard::Shard;
@@ -39,6 +40,8 @@ pub(crate) struct StageOptions {
     pub(crate) tasks: usize,
     /// T, the number of key partitions.
     pub(crate) key_partitions: u32,
+    /// State rows in a window from which its key partitions are spread over all tasks.
+    pub(crate) shared_rows: u64,
 }
 
 /// Where a leaf's rows come from.
@@ -357,8 +360,7 @@ impl Stage {
     }
 
     async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
-        let shift = self.windows.iter().map(WindowSpec::shift).max().unwrap_or(Span(0));
-        let limit = EventTime(watermark.0).minus(shift);
+        let limit = EventTime(self.output_watermark(watermark).0);
         let mut instants = Vec::new();
         while instants.len() < INSTANTS_AT_ONCE {
             let Some(instant) = self.next_instant(limit) else { break };
@@ -372,9 +374,27 @@ impl Stage {
         }
         self.instants += instants.len() as u64;
         let results = self.state.evaluate(&self.program, &self.windows, &instants, self.options.tasks).await?;
+        self.state.spread(&self.options)?;
         self.evict();
         let emissions = instants.into_iter().zip(results);
         Ok(emissions.map(|(instant, rows)| Emission { instant: Some(instant), rows }).collect())
+    }
+
+    /// The last instant that may be evaluated when the query's streams have come to `watermark`; no result to come
+    /// will have an event time below it.
+    ///
+    /// Windows that are closed on the right wait for one tick more, and so do all windows above them.
+    fn output_watermark(&self, watermark: Watermark) -> Watermark {
+        if watermark == Watermark::END {
+            return watermark;
+        }
+        let inputs = self.inputs.iter().filter_map(|input| match input {
+            StageInput::Stream(_) => Some(watermark),
+            StageInput::View(index) => Some(self.views.get(*index)?.stage.output_watermark(watermark)),
+        });
+        let reached = EventTime(inputs.min().unwrap_or(watermark).0);
+        let shift = self.windows.iter().map(WindowSpec::shift).max().unwrap_or(Span(0));
+        Watermark(reached.minus(shift).0)
     }
 
     /// The next instant after the evaluated ones, up to `limit`, at which some window has rows.
@@ -416,7 +436,6 @@ impl Stage {
 
 impl State {
     fn new(program: &Program, windows: &[WindowSpec], options: StageOptions) -> Result<Self> {
-        let tasks = options.tasks.max(1);
         Ok(match &program.shape {
             Shape::Finite(plan) => Self::Finite { plan: Some(plan.clone()) },
             Shape::Stateless(_) => Self::Stateless { ready: Vec::new() },
@@ -430,13 +449,10 @@ impl State {
             Shape::Aggregate(plans) => {
                 let [window] = windows else { return Err(Error::internal("an aggregate over several windows")) };
                 let plans = Arc::new(plans.clone());
-                let shards = if plans.key_columns == 0 { 1 } else { tasks };
-                let router = KeyRouter {
-                    key_columns: plans.key_columns,
-                    partitions: options.key_partitions.max(1),
-                    shards: u32::try_from(shards).unwrap_or(1),
-                };
-                let shards = (0..shards).map(|_| Shard::new(Arc::clone(&plans), *window)).collect();
+                // Small state stays in one piece: sending each of its rows to a task would cost more than it saves.
+                let router =
+                    KeyRouter { key_columns: plans.key_columns, partitions: options.key_partitions.max(1), shards: 1 };
+                let shards = vec![Shard::new(Arc::clone(&plans), *window)];
                 Self::Aggregate { plans, router, shards }
             }
         })
@@ -451,7 +467,7 @@ impl State {
                     if store.get(pane, tag).len() >= UNMERGED_ROW_BATCHES {
                         let batches = store.take(pane, tag);
                         let schema = batches.first().map(RecordBatch::schema);
-                        let whole = schema.map(|schema| concat_batches(&schema, &batches)).transpose()?;
+                        let whole = schema.map(|schema| concat_rows(&schema, &batches)).transpose()?;
                         store.add(pane, tag, whole.into_iter().collect());
                     }
                 }
@@ -535,6 +551,20 @@ impl State {
         }
     }
 
+    /// Spreads the key partitions over all tasks once windows have grown large.
+    fn spread(&mut self, options: &StageOptions) -> Result<()> {
+        let Self::Aggregate { router, shards, .. } = self else { return Ok(()) };
+        let is_large = shards.iter().any(|shard| shard.window_rows >= options.shared_rows);
+        if shards.len() > 1 || options.tasks <= 1 || router.key_columns == 0 || !is_large {
+            return Ok(());
+        }
+        router.shards = u32::try_from(options.tasks).unwrap_or(1);
+        if let Some(whole) = shards.pop() {
+            *shards = whole.split(router)?;
+        }
+        Ok(())
+    }
+
     fn evict(&mut self, leaf: usize, first: crate::window::Pane) {
         match self {
             Self::Rows { stores, .. } => {
@@ -609,7 +639,7 @@ fn stateless_bindings(leaves: usize, leaf: usize, rows: Vec<RecordBatch>) -> Bin
 
 /// The results of a view at an instant as a block of the stage above: in one order, whatever order they came in.
 fn view_block(emission: Emission, schema: &SchemaRef, first: u64) -> Result<Option<Block>> {
-    let rows = concat_batches(schema, &emission.rows)?;
+    let rows = concat_rows(schema, &emission.rows)?;
     let (Some(instant), 1..) = (emission.instant, rows.num_rows()) else { return Ok(None) };
     let columns: Vec<_> = rows
         .columns()
@@ -617,7 +647,7 @@ fn view_block(emission: Emission, schema: &SchemaRef, first: u64) -> Result<Opti
         .filter(|column| !column.data_type().is_nested())
         .map(|column| SortColumn { values: Arc::clone(column), options: None })
         .collect();
-    let rows = if columns.is_empty() { rows } else { take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)? };
+    let rows = if columns.is_empty() { rows } else { take_rows(&rows, &lexsort_to_indices(&columns, None)?)? };
     let time = instant.minus(Span(1));
     Ok(Some(Block {
         partition: PartitionId(0),

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::arrow::array::BooleanArray;
-use datafusion::arrow::compute::{concat_batches, filter_record_batch};
+use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::row::{RowConverter, SortField};
 
+use crate::arrays::concat_rows;
 use crate::error::Result;
 use crate::program::AggregatePlans;
 use crate::state::{KeyRouter, byte_size};
@@ -78,7 +79,7 @@ fn new_rows(before: &[RecordBatch], after: Vec<RecordBatch>) -> Result<Vec<Recor
             *known.entry(row.as_ref().to_vec()).or_default() += 1;
         }
     }
-    let after = concat_batches(&schema, &after)?;
+    let after = concat_rows(&schema, &after)?;
     let rows = converter.convert_columns(after.columns())?;
     let is_new: BooleanArray = rows
         .iter()

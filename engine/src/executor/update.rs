@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{BooleanArray, UInt32Array};
-use datafusion::arrow::compute::{filter_record_batch, take_record_batch};
+use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::record_batch::RecordBatch;
 
+use crate::arrays::take_rows;
 use crate::error::Result;
 use crate::executor::assign::{Assignment, DROPPED, PaneTag, Slots, assign};
 use crate::ingest::Block;
@@ -81,10 +82,10 @@ pub(crate) fn update(program: &Program, input: &InputPlan, unit: &Unit) -> Resul
     let pairs = slots.pairs();
     let state = states.into_iter().filter_map(|(slot, state)| Some((*pairs.get(usize::try_from(slot).ok()?)?, state)));
     delta.state = state.collect();
-    // A slot whose rows were all filtered out has no state, but its pane has rows: COUNT(*) over it is 0.
+    // A slot whose rows were all filtered out still makes its window one with rows: COUNT(*) over it is 0.
     for pair in pairs {
         if !delta.state.iter().any(|(known, _)| known == pair) {
-            delta.state.push((*pair, Vec::new()));
+            delta.state.push((*pair, program.shape.empty_state()));
         }
     }
     Ok(delta)
@@ -163,7 +164,7 @@ fn keyed(
                 let kept = part.batch.project(&input.kept)?;
                 let slots = part.slots.unwrap_or_else(|| UInt32Array::from(Vec::<u32>::new()));
                 for (slot, rows) in rows_by_slot(&slots)? {
-                    parts.entry(slot).or_default().push(take_record_batch(&kept, &rows)?);
+                    parts.entry(slot).or_default().push(take_rows(&kept, &rows)?);
                 }
             }
             Ok(parts.into_iter().collect())

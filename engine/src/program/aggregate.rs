@@ -19,10 +19,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::sorts::sort::SortExec;
 
+use crate::arrays::{batch_of, take_rows};
 use crate::error::{Error, Result};
 use crate::nodes::{Bindings, SlotExec, SlotId};
 use crate::program::compile::is_stateless;
-use crate::program::rows::{Bound, Headed, RowChain, batch_of};
+use crate::program::rows::{Bound, Headed, RowChain};
 use crate::program::session::Planner;
 use crate::program::template::Template;
 use crate::window::Window;
@@ -44,6 +45,8 @@ pub(crate) struct AggregatePlans {
     post: Option<Template>,
     final_input: SchemaRef,
     final_columns: Vec<FinalColumn>,
+    /// The state of no rows: a row where an empty grouping set, as of ROLLUP, has one for no rows too.
+    pub(crate) empty_state: Vec<RecordBatch>,
     /// How many leading columns of the state are group keys.
     pub(crate) key_columns: usize,
 }
@@ -85,13 +88,17 @@ impl AggregatePlans {
             rebuild(AggregateMode::Final, found.raw.group_expr().as_final(), Arc::clone(&partials.full_state))?;
         let post = post_plan(plan, &found.replaced, final_rows.schema())?;
         let template = |plan: Arc<dyn ExecutionPlan>| planner.template(plan);
+        let has_grouping_sets = !found.raw.group_expr().is_single() && !found.raw.group_expr().is_true_no_grouping();
+        let partial = template(Arc::new(partials.plain));
+        let empty_state = if has_grouping_sets { partial.run(Bindings::single(SLOT, Vec::new()))? } else { Vec::new() };
         Ok(Some(Self {
+            empty_state,
+            partial,
             keyed_input: partials.keyed_input,
             partial_keyed: template(partials.keyed),
             final_input: Arc::clone(&partials.full_state),
             final_columns: partials.final_columns,
             key_columns: partials.keys.num_group_exprs(),
-            partial: template(Arc::new(partials.plain)),
             reduce: template(Arc::new(reduce)),
             final_rows: template(Arc::new(final_rows)),
             post: post.map(template),
@@ -344,7 +351,7 @@ fn split_by_slot(batches: Vec<RecordBatch>) -> Result<Vec<SlotState>> {
         let rest: Vec<usize> = (1..batch.num_columns()).collect();
         let state = batch.project(&rest)?;
         for (slot, rows) in rows_by_slot(batch.column(0).as_ref())? {
-            let part = datafusion::arrow::compute::take_record_batch(&state, &rows)?;
+            let part = take_rows(&state, &rows)?;
             parts.entry(slot).or_default().push(part);
         }
     }

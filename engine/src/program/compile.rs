@@ -7,6 +7,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
+use crate::arrays::batch_of;
 use crate::error::{Error, Result};
 use crate::nodes::SlotExec;
 use crate::plan::StreamTable;
@@ -14,7 +15,7 @@ use crate::program::aggregate::AggregatePlans;
 use crate::program::exact::exact_sums;
 use crate::program::order::total_order;
 use crate::program::overflow::check_arithmetic;
-use crate::program::rows::{RowChain, batch_of, take_heads};
+use crate::program::rows::{RowChain, take_heads};
 use crate::program::session::Planner;
 use crate::program::template::Template;
 use crate::window::{Window, WindowSpec};
@@ -59,7 +60,7 @@ impl Program {
     pub(crate) async fn compile(logical: LogicalPlan) -> Result<Self> {
         let planner = Planner::new();
         let logical = total_order(exact_sums(planner.analyzed(logical)?)?)?;
-        let planned = check_arithmetic(planner.physical(logical).await?)?;
+        let planned = planner.physical(check_arithmetic(planner.optimized(&logical)?)?).await?;
         let schema = planned.schema();
         let (plan, heads) = take_heads(planned)?;
         let shape = Shape::of(&plan, &heads, &planner)?;
@@ -118,6 +119,14 @@ impl InputPlan {
 }
 
 impl Shape {
+    /// The state of a pane whose rows were all filtered out.
+    pub(crate) fn empty_state(&self) -> Vec<RecordBatch> {
+        match self {
+            Self::Aggregate(plans) => plans.empty_state.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     fn of(plan: &Arc<dyn ExecutionPlan>, heads: &[RowChain], planner: &Planner) -> Result<Self> {
         let whole = || planner.template(Arc::clone(plan));
         let windows = heads.iter().filter(|head| head.table.window().is_some()).count();

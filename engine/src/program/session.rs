@@ -53,9 +53,14 @@ impl Planner {
         Ok(self.state.analyzer().execute_and_check(logical, self.state.config_options(), |_, _| {})?)
     }
 
-    /// Optimises `logical` and makes its physical plan.
-    pub(crate) async fn physical(&self, logical: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self.state.create_physical_plan(&logical).await?)
+    /// The optimised form of `logical`.
+    pub(crate) fn optimized(&self, logical: &LogicalPlan) -> Result<LogicalPlan> {
+        Ok(self.state.optimize(logical)?)
+    }
+
+    /// The physical plan of an optimised plan.
+    pub(crate) async fn physical(&self, optimized: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self.state.query_planner().create_physical_plan(&optimized, &self.state).await?)
     }
 
     /// Makes a plan that can be run many times; counted, as nothing may plan once a query runs.

@@ -59,6 +59,12 @@ impl PaneStore {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
+    /// All batches by pane and tag, in order.
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = (Pane, EventTime, Vec<RecordBatch>)> {
+        let panes = self.panes.into_iter();
+        panes.flat_map(|(pane, tags)| tags.into_iter().map(move |(tag, batches)| (pane, tag, batches)))
+    }
+
     /// The memory the batches take.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

@@ -17,21 +17,29 @@ use datafusion::arrow::record_batch::RecordBatch;
 
 use crate::error::Result;
 use crate::state::pane_store::{PaneStore, byte_size};
+use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
 /// Up to this many panes in a window, merging all of them is cheaper.
 pub(crate) const MERGE_DIRECTLY_PANES: i64 = 16;
+
+/// Panes that a merge takes in together: reading one pane more now and then costs less than a hash table more.
+const PANES_PER_MERGE: usize = 2;
 
 /// The suffixes of one block and the prefix of the next.
 #[derive(Debug)]
 pub(crate) struct Stacks {
     block_panes: i64,
     suffix_block: i64,
+    /// The merged panes from the key to the end of the block, for every second pane or so.
     suffixes: BTreeMap<Pane, Vec<RecordBatch>>,
     prefix_block: i64,
     /// One past the last pane in the prefix.
     prefix_end: Pane,
     prefix: Vec<RecordBatch>,
+    /// Panes behind the prefix that are not merged into it yet.
+    recent: Vec<RecordBatch>,
+    recent_panes: usize,
 }
 
 /// State → state, counting the rows it reads.
@@ -46,6 +54,8 @@ impl Stacks {
             prefix_block: i64::MIN,
             prefix_end: Pane(i64::MIN),
             prefix: Vec::new(),
+            recent: Vec::new(),
+            recent_panes: 0,
         }
     }
 
@@ -61,22 +71,31 @@ impl Stacks {
     ) -> Result<Vec<RecordBatch>> {
         let block = first.0.div_euclid(self.block_panes);
         let block_end = Pane((block + 1) * self.block_panes);
+        let mut state = Vec::new();
         if first.0.rem_euclid(self.block_panes) == 0 {
             self.extend_prefix(block, end, window, panes, merge)?;
-            return Ok(self.prefix.clone());
+        } else {
+            self.build_suffixes(block, (first, block_end), window, panes, merge)?;
+            self.extend_prefix(block + 1, end, window, panes, merge)?;
+            let (merged_from, suffix) = match self.suffixes.range(first..).next() {
+                Some((pane, suffix)) => (*pane, suffix.as_slice()),
+                None => (block_end, [].as_slice()),
+            };
+            for (pane, tag) in in_time(panes, window, first, merged_from) {
+                state.extend_from_slice(panes.get(pane, tag));
+            }
+            state.extend_from_slice(suffix);
         }
-        self.build_suffixes(block, block_end, first, window, panes, merge)?;
-        self.extend_prefix(block + 1, end, window, panes, merge)?;
-        let suffix = self.suffixes.range(first..).next().map(|(_, batches)| batches.clone());
-        Ok(suffix.into_iter().flatten().chain(self.prefix.iter().cloned()).collect())
+        state.extend_from_slice(&self.prefix);
+        state.extend_from_slice(&self.recent);
+        Ok(state)
     }
 
     /// Makes the suffixes of `block` from its end down to `first`, once.
     fn build_suffixes(
         &mut self,
         block: i64,
-        block_end: Pane,
-        first: Pane,
+        (first, block_end): (Pane, Pane),
         window: &WindowSpec,
         panes: &PaneStore,
         merge: Merge<'_>,
@@ -88,14 +107,13 @@ impl Stacks {
         self.suffix_block = block;
         self.suffixes.clear();
         let mut suffix: Vec<RecordBatch> = Vec::new();
-        let tags: Vec<_> = panes.tags(first, block_end).collect();
-        for (pane, tag) in tags.into_iter().rev().filter(|(pane, tag)| *tag == window.first_instant(*pane)) {
-            let newer = std::mem::take(&mut suffix);
-            suffix = panes.get(pane, tag).iter().cloned().chain(newer).collect();
-            if suffix.len() > 1 {
-                suffix = merge(suffix)?;
+        let tags: Vec<_> = in_time(panes, window, first, block_end).collect();
+        for group in tags.rchunks(PANES_PER_MERGE).filter(|group| group.len() == PANES_PER_MERGE) {
+            let older = group.iter().flat_map(|(pane, tag)| panes.get(*pane, *tag).iter().cloned());
+            suffix = merge(older.chain(suffix).collect())?;
+            if let Some((pane, _)) = group.first() {
+                self.suffixes.insert(*pane, suffix.clone());
             }
-            self.suffixes.insert(pane, suffix.clone());
         }
         Ok(())
     }
@@ -113,12 +131,16 @@ impl Stacks {
             self.prefix_block = block;
             self.prefix_end = Pane(block * self.block_panes);
             self.prefix.clear();
+            self.recent.clear();
+            self.recent_panes = 0;
         }
-        let tags: Vec<_> = panes.tags(self.prefix_end.min(end), end).collect();
-        for (pane, tag) in tags.into_iter().filter(|(pane, tag)| *tag == window.first_instant(*pane)) {
-            self.prefix.extend(panes.get(pane, tag).iter().cloned());
-            if self.prefix.len() > 1 {
-                self.prefix = merge(std::mem::take(&mut self.prefix))?;
+        for (pane, tag) in in_time(panes, window, self.prefix_end.min(end), end) {
+            self.recent.extend_from_slice(panes.get(pane, tag));
+            self.recent_panes += 1;
+            if self.recent_panes == PANES_PER_MERGE {
+                self.recent_panes = 0;
+                let all = self.prefix.drain(..).chain(self.recent.drain(..)).collect();
+                self.prefix = merge(all)?;
             }
         }
         self.prefix_end = end;
@@ -127,6 +149,18 @@ impl Stacks {
 
     /// The memory of what is derived from panes.
     pub(crate) fn bytes(&self) -> usize {
-        byte_size(&self.prefix) + self.suffixes.values().map(|batches| byte_size(batches)).sum::<usize>()
+        byte_size(&self.prefix)
+            + byte_size(&self.recent)
+            + self.suffixes.values().map(|batches| byte_size(batches)).sum::<usize>()
     }
+}
+
+/// The panes from `first` to before `end` with the tag of their rows in time.
+fn in_time<'a>(
+    panes: &'a PaneStore,
+    window: &'a WindowSpec,
+    first: Pane,
+    end: Pane,
+) -> impl Iterator<Item = (Pane, EventTime)> + 'a {
+    panes.tags(first, end).filter(|(pane, tag)| *tag == window.first_instant(*pane))
 }

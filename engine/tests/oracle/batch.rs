@@ -129,7 +129,8 @@ pub(crate) async fn results(sql: &str, relations: &[Relation]) -> BTreeMap<i64, 
             ctx.deregister_table(relation.table.as_str()).unwrap();
             ctx.register_table(relation.table.as_str(), Arc::new(table)).unwrap();
         }
-        let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+        let batches = async { ctx.sql(sql).await?.collect().await }.await;
+        let batches = batches.unwrap_or_else(|error| panic!("{sql}: {error}"));
         results.insert(instant, AtInstant { batches, slack: size * SUM_SLACK });
     }
     results

@@ -19,7 +19,13 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) fn options(&self) -> QueryOptions {
-        QueryOptions { tasks: self.tasks, key_partitions: self.key_partitions, ..QueryOptions::default() }
+        // State is spread as soon as there are a few rows of it, so that sharing it is part of every proof.
+        QueryOptions {
+            tasks: self.tasks,
+            key_partitions: self.key_partitions,
+            shared_rows: 4,
+            ..QueryOptions::default()
+        }
     }
 
     pub(crate) fn cut(&self) -> RandomCut {
