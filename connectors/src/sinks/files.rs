@@ -56,7 +56,12 @@ impl FilesSink {
     /// Fails if the folder cannot be made.
     pub fn create(folder: impl Into<PathBuf>, format: FileFormat, schema: SchemaRef) -> Result<Self> {
         let folder = folder.into();
-        fs::create_dir_all(&folder).map_err(|e| Error::external(format!("making folder {}", folder.display()), e))?;
+        let fail = |error| Error::external(format!("making folder {}", folder.display()), error);
+        fs::create_dir_all(&folder).map_err(fail)?;
+        if has_parts(&folder).map_err(fail)? {
+            let message = format!("folder {} holds the results of an earlier run", folder.display());
+            return Err(Error::query(message, "remove them or name another path: epochs start again from 0"));
+        }
         Ok(Self { folder, format, schema, staged: None })
     }
 
@@ -67,6 +72,16 @@ impl FilesSink {
     fn temporary_path(&self, epoch: Epoch) -> PathBuf {
         self.folder.join(format!(".part-{:010}.{}.tmp", epoch.0, self.format.extension()))
     }
+}
+
+/// Whether a folder has files that this sink would take for epochs of its own.
+fn has_parts(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if entry?.file_name().to_string_lossy().starts_with("part-") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[async_trait]

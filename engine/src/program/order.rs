@@ -12,7 +12,9 @@ use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr, WindowFunction};
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection, Sort, SubqueryAlias, TableScan, Window};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, DistinctOn, Expr, LogicalPlan, Projection, Sort, SubqueryAlias, TableScan, Window,
+};
 
 use crate::plan::{ORDER_COLUMNS, StreamTable};
 use crate::program::rename::with_output_names;
@@ -26,6 +28,7 @@ pub(crate) fn total_order(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
         LogicalPlan::Aggregate(aggregate) => order_aggregate(aggregate),
         LogicalPlan::Window(window) => order_window(window),
         LogicalPlan::Limit(_) => order_limit(node),
+        LogicalPlan::Distinct(Distinct::On(distinct)) => order_distinct(distinct),
         other => Ok(Transformed::no(other)),
     })?;
     Ok(plan.data)
@@ -96,6 +99,16 @@ fn with_row_order(expression: &Expr, position: &[Column]) -> Expr {
     Expr::WindowFunction(Box::new(WindowFunction { fun: fun.clone(), params }))
 }
 
+/// Of the rows that `DISTINCT ON` holds equal, the first in the given order and then by position is kept.
+fn order_distinct(distinct: DistinctOn) -> DataFusionResult<Transformed<LogicalPlan>> {
+    let (input, position) = expose_position(Arc::unwrap_or_clone(distinct.input))?;
+    let given = distinct.sort_expr.unwrap_or_else(|| distinct.on_expr.iter().cloned().map(ascending).collect());
+    let ties = position.into_iter().map(|column| ascending(Expr::Column(column)));
+    let order = given.into_iter().chain(ties).collect();
+    let ordered = DistinctOn::try_new(distinct.on_expr, distinct.select_expr, Some(order), Arc::new(input))?;
+    Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(ordered))))
+}
+
 /// Puts all columns behind the order that a limit cuts.
 fn order_limit(limit: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>> {
     let inputs = limit.inputs();
@@ -152,26 +165,31 @@ fn expose_position(plan: LogicalPlan) -> DataFusionResult<(LogicalPlan, Vec<Colu
                 position.into_iter().map(|column| Column::new(Some(alias.alias.clone()), column.name)).collect();
             Ok((LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input), alias.alias)?), position))
         }
-        LogicalPlan::Projection(projection) => {
-            let (input, position) = expose_position(Arc::unwrap_or_clone(projection.input))?;
-            let mut expressions = projection.expr;
-            for column in &position {
-                let expression = Expr::Column(column.clone());
-                if !expressions.contains(&expression) {
-                    expressions.push(expression);
-                }
-            }
-            match Projection::try_new(expressions.clone(), Arc::new(input)) {
-                Ok(exposed) => Ok((LogicalPlan::Projection(exposed), position)),
-                Err(error) => Err(error),
-            }
-        }
+        LogicalPlan::Projection(projection) => expose_projection(projection),
         LogicalPlan::Filter(_) | LogicalPlan::Sort(_) | LogicalPlan::Join(_) => expose_inputs(plan),
         other => {
             let position = sortable(other.schema());
             Ok((other, position))
         }
     }
+}
+
+fn expose_projection(projection: Projection) -> DataFusionResult<(LogicalPlan, Vec<Column>)> {
+    let (input, position) = expose_position(Arc::unwrap_or_clone(Arc::clone(&projection.input)))?;
+    let mut expressions = projection.expr.clone();
+    for column in &position {
+        let expression = Expr::Column(column.clone());
+        if expressions.contains(&expression) {
+            continue;
+        }
+        if projection.schema.has_column(column) {
+            // Something else has that name here; the columns that are shown must do.
+            let shown = sortable(&projection.schema);
+            return Ok((LogicalPlan::Projection(projection), shown));
+        }
+        expressions.push(expression);
+    }
+    Ok((LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(input))?), position))
 }
 
 fn expose_inputs(plan: LogicalPlan) -> DataFusionResult<(LogicalPlan, Vec<Column>)> {
