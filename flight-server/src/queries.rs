@@ -72,7 +72,8 @@ pub async fn run_together(
     }
     let watched: Vec<_> = queries.iter().map(|(query, _)| query.progress()).collect();
     let mut reading = JoinSet::new();
-    for ingest in ingests.values().cloned() {
+    for ingest in ingests.values() {
+        let ingest = Arc::clone(ingest);
         reading.spawn(async move { ingest.run().await });
     }
     let running = join_all(queries.into_iter().map(|(query, sink)| run_one(query, sink, stop.clone())));
@@ -160,7 +161,7 @@ pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);

@@ -41,7 +41,7 @@ impl Script {
             let message = "nothing to run: name an SQL file, or give SQL with -e";
             return Err(Error::Usage(message.to_owned()));
         }
-        let files = source.files.iter().map(|path| Self::read(path));
+        let files = source.files.iter().map(Self::read);
         let texts = source.texts.iter().map(|text| Ok(Self { origin: "-e".to_owned(), text: text.clone() }));
         files.chain(texts).collect()
     }
