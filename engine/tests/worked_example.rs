@@ -1,4 +1,6 @@
-//! The thinnest road: a windowed GROUP BY and a windowed join over a hand-written log.
+//! The worked example of the documentation: a windowed GROUP BY and a windowed join over a hand-written log.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 
