@@ -66,7 +66,8 @@ async fn state_rows_read_per_instant_do_not_grow_with_the_number_of_panes() {
     assert_eq!(run.summary.progress.rows_written, counts.instants * GROUPS);
     let per_instant = counts.state_rows_read / counts.instants;
     assert!(per_instant < 8 * GROUPS, "{per_instant} state rows read at each instant for {GROUPS} groups");
-    let last_full = run.epochs.iter().flatten().flat_map(|batch| oracle::table::cells_of(&[batch.clone()], 0.0));
+    let last_full =
+        run.epochs.iter().flatten().flat_map(|batch| oracle::table::cells_of(std::slice::from_ref(batch), 0.0));
     let counts: Vec<_> =
         last_full.filter(|row| row[0] == oracle::table::Cell::exact(4_000 * NANOS_PER_SECOND)).collect();
     assert_eq!(counts.len(), GROUPS as usize);
