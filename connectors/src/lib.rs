@@ -46,7 +46,10 @@ pub fn open_source(definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>
         Some("files") => Arc::new(FilesSource::new(definition)?),
         Some("socket") => Arc::new(SocketSource::new(definition)?),
         Some("generate") => Arc::new(GenerateSource::new(definition)?),
-        other => return Err(unknown_connector(&format!("stream {:?}", definition.name), other, &SOURCES)),
+        other => {
+            let relation = format!("stream {:?}", definition.name);
+            return Err(unknown_connector(&relation, other, &definition.options, &SOURCES));
+        }
     })
 }
 
@@ -63,9 +66,13 @@ fn connector(options: &[WithOption]) -> Option<&str> {
     options.iter().find(|option| option.key == "connector").map(|option| option.value.trim())
 }
 
-fn unknown_connector(relation: &str, connector: Option<&str>, known: &[&str]) -> Error {
+fn unknown_connector(relation: &str, connector: Option<&str>, given: &[WithOption], known: &[&str]) -> Error {
     let list = known.join(", ");
     let Some(connector) = connector else {
+        if let Some(option) = options::misspelt(given, "connector") {
+            let message = format!("{relation}: unknown option {:?}", option.key);
+            return Error::query(message, "did you mean \"connector\"?").at(option.location);
+        }
         return Error::query(format!("{relation} has no connector"), format!("add connector = '…', one of: {list}"));
     };
     let message = format!("{relation}: unknown connector {connector:?}");

@@ -30,8 +30,8 @@ impl<'a> Options<'a> {
     pub(crate) fn new(connector: &'static str, given: &'a [WithOption]) -> Result<Self> {
         for (index, option) in given.iter().enumerate() {
             if given.iter().take(index).any(|earlier| earlier.key == option.key) {
-                let message = format!("option {:?} is given twice{}", option.key, place(option));
-                return Err(Error::query(message, "keep one of the two"));
+                let message = format!("option {:?} is given twice", option.key);
+                return Err(Error::query(message, "keep one of the two").at(option.location));
             }
         }
         Ok(Self { connector, given, asked: Vec::new() })
@@ -45,6 +45,10 @@ impl<'a> Options<'a> {
     /// The text of an option that must be there; `example` goes into the hint.
     pub(crate) fn required(&mut self, key: &'static str, example: &str) -> Result<&'a str> {
         self.string(key).ok_or_else(|| {
+            if let Some(option) = misspelt(self.given, key) {
+                let message = format!("unknown option {:?} for connector {}", option.key, self.connector);
+                return Error::query(message, format!("did you mean {key:?}?")).at(option.location);
+            }
             let message = format!("connector {} needs the option {key:?}", self.connector);
             Error::query(message, format!("add {key} = '{example}'"))
         })
@@ -84,8 +88,8 @@ impl<'a> Options<'a> {
         match parse(&option.value) {
             Some(value) => Ok(Some(value)),
             None => {
-                let message = format!("option {key} = '{}' is not {what}{}", option.value, place(option));
-                Err(Error::query(message, format!("set {key} to {what}")))
+                let message = format!("option {key} = '{}' is not {what}", option.value);
+                Err(Error::query(message, format!("set {key} to {what}")).at(option.location))
             }
         }
     }
@@ -94,13 +98,13 @@ impl<'a> Options<'a> {
     pub(crate) fn finish(self) -> Result<()> {
         let unknown = self.given.iter().find(|option| !self.knows(&option.key));
         let Some(option) = unknown else { return Ok(()) };
-        let message = format!("unknown option {:?} for connector {}{}", option.key, self.connector, place(option));
+        let message = format!("unknown option {:?} for connector {}", option.key, self.connector);
         let takes = format!("{} takes: {}", self.connector, self.asked.join(", "));
         let hint = match nearest(&option.key, self.asked.iter().copied()) {
             Some(known) => format!("did you mean {known:?}? {takes}"),
             None => takes,
         };
-        Err(Error::query(message, hint))
+        Err(Error::query(message, hint).at(option.location))
     }
 
     fn find(&mut self, key: &'static str) -> Option<&'a WithOption> {
@@ -115,6 +119,12 @@ impl<'a> Options<'a> {
     }
 }
 
+/// The option that was probably meant to be `key`, which is not among those given.
+pub(crate) fn misspelt<'a>(given: &'a [WithOption], key: &str) -> Option<&'a WithOption> {
+    const MIN_LIKENESS: f64 = 0.85;
+    given.iter().find(|option| strsim::jaro_winkler(&option.key, key) >= MIN_LIKENESS)
+}
+
 /// The known word most like `word`, if any is like it at all.
 pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -122,10 +132,6 @@ pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)
-}
-
-fn place(option: &WithOption) -> String {
-    option.location.map_or_else(String::new, |at| format!(" at line {}, column {}", at.line, at.column))
 }
 
 fn parse_boolean(text: &str) -> Option<bool> {
@@ -182,7 +188,7 @@ mod tests {
         options.string("path");
         options.string("format");
         let error = options.finish().unwrap_err();
-        assert_eq!(error.to_string(), "unknown option \"pth\" for connector files at line 3, column 7");
+        assert_eq!(error.to_string(), "unknown option \"pth\" for connector files");
         assert_eq!(error.hint(), Some("did you mean \"path\"? files takes: path, format"));
     }
 
@@ -190,7 +196,7 @@ mod tests {
     fn a_key_given_twice_is_refused() {
         let given = [option("path", "x"), option("path", "y")];
         let error = Options::new("files", &given).unwrap_err();
-        assert_eq!(error.to_string(), "option \"path\" is given twice at line 3, column 7");
+        assert_eq!(error.to_string(), "option \"path\" is given twice");
     }
 
     #[test]
@@ -198,6 +204,6 @@ mod tests {
         let given = [option("rows", "many")];
         let mut options = Options::new("generate", &given).unwrap();
         let error = options.number::<u64>("rows", "a whole number").unwrap_err();
-        assert_eq!(error.to_string(), "option rows = 'many' is not a whole number at line 3, column 7");
+        assert_eq!(error.to_string(), "option rows = 'many' is not a whole number");
     }
 }

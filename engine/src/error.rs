@@ -2,6 +2,8 @@
 
 use datafusion::error::DataFusionError;
 
+use crate::plan::Location;
+
 /// The result of the engine's fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -15,6 +17,8 @@ pub enum Error {
         message: String,
         /// What to type instead.
         hint: Option<String>,
+        /// Where in the text, if it is known more exactly than the statement.
+        location: Option<Location>,
     },
     /// The input holds something that cannot be used, and the stream is told to fail on it.
     #[error("{message}")]
@@ -47,7 +51,16 @@ pub enum Error {
 impl Error {
     /// A fault of the query, with what to type instead.
     pub fn query(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Query { message: message.into(), hint: Some(hint.into()) }
+        Self::Query { message: message.into(), hint: Some(hint.into()), location: None }
+    }
+
+    /// The same fault of the query, at a place in its text.
+    #[must_use]
+    pub fn at(mut self, place: Option<Location>) -> Self {
+        if let Self::Query { location, .. } = &mut self {
+            *location = location.or(place);
+        }
+        self
     }
 
     /// A fault of the input data.

@@ -182,17 +182,21 @@ pub fn short_duration(duration: Duration) -> String {
     }
 }
 
+fn rows(count: u64) -> String {
+    format!("{} row{}", thousands(count), if count == 1 { "" } else { "s" })
+}
+
 /// What a person should know about rows that are in no result; empty if there are none.
 pub fn lost_rows(outcome: &Outcome) -> Vec<String> {
     let mut notes = Vec::new();
     for (stream, bad) in outcome.bad_rows.iter().filter(|(_, bad)| **bad > 0) {
-        notes.push(format!("note: {} rows of {stream} could not be used; see {stream}$dead", thousands(*bad)));
+        notes.push(format!("note: {} of {stream} could not be used; see {stream}$dead", rows(*bad)));
     }
     for summary in &outcome.summaries {
         for (input, counts) in summary.counts.inputs.iter().filter(|(_, counts)| counts.late > 0) {
             let stream = input.split('[').next().unwrap_or(input);
-            let late = thousands(counts.late);
-            notes.push(format!("note: {late} rows of {stream} came too late for every window; see {stream}$late"));
+            let late = rows(counts.late);
+            notes.push(format!("note: {late} of {stream} came too late for every window; see {stream}$late"));
         }
     }
     notes

@@ -292,8 +292,8 @@ fn refusal(error: millstream_sql::Error, script: &Script) -> Error {
 /// A fault of a statement that the language could not see, with the statement's place.
 fn placed(error: millstream_engine::Error, parsed: &ParsedStatement, script: &Script) -> Error {
     match error {
-        millstream_engine::Error::Query { message, hint } => {
-            let mut error = millstream_sql::Error::new(message).at(Some(parsed.location));
+        millstream_engine::Error::Query { message, hint, location } => {
+            let mut error = millstream_sql::Error::new(message).at(location.or(Some(parsed.location)));
             error.hint = hint;
             refusal(error, script)
         }

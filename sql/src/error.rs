@@ -81,11 +81,7 @@ impl fmt::Display for Error {
 
 impl From<Error> for millstream_engine::Error {
     fn from(error: Error) -> Self {
-        let message = match error.location {
-            Some(Location { line, column }) => format!("line {line}, column {column}: {}", error.message),
-            None => error.message,
-        };
-        Self::Query { message, hint: error.hint }
+        Self::Query { message: error.message, hint: error.hint, location: error.location }
     }
 }
 
