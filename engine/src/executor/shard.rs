@@ -65,15 +65,17 @@ impl Shard {
         Ok(compact(self.plans.merge(state)?))
     }
 
-    /// The aggregate's rows for the window at `instant`; instants must ascend.
-    pub(crate) fn evaluate(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
-        let state = self.window_state(instant)?;
+    /// The state of the window at `instant`, older state first; instants must ascend.
+    ///
+    /// Cheap beside turning it into rows, which needs no shard and may be done for several instants at once.
+    pub(crate) fn window_state(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
+        let state = self.state_of(instant)?;
         self.window_rows = row_count(&state);
         self.rows_read += self.window_rows;
-        self.plans.finish(state, self.window.window(instant))
+        Ok(state)
     }
 
-    fn window_state(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
+    fn state_of(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
         let (first, end) = self.window.panes_of(instant);
         self.seal(instant, (first, end))?;
         let Some(mut stacks) = self.stacks.take() else {

@@ -528,24 +528,27 @@ impl State {
                 futures::stream::iter(jobs.collect::<Vec<_>>()).buffered(tasks.max(1)).try_collect().await
             }
             Self::Aggregate { plans, shards, .. } => {
+                let [window] = windows else { return Err(Error::internal("an aggregate over several windows")) };
                 let of_shards = for_each_shard(shards, |_| {
                     let instants = instants.to_vec();
                     move |shard: &mut Shard| {
-                        instants.iter().map(|instant| shard.evaluate(*instant)).collect::<Result<Vec<_>>>()
+                        instants.iter().map(|instant| shard.window_state(*instant)).collect::<Result<Vec<_>>>()
                     }
                 })
                 .await?;
-                let mut by_instant: Vec<Vec<RecordBatch>> = instants.iter().map(|_| Vec::new()).collect();
-                for rows in of_shards {
-                    for (all, part) in by_instant.iter_mut().zip(rows) {
-                        all.extend(part);
-                    }
-                }
-                let jobs = by_instant.into_iter().map(|rows| {
-                    let plans = Arc::clone(plans);
-                    blocking(move || plans.post(rows))
+                let mut of_shards: Vec<_> = of_shards.into_iter().map(Vec::into_iter).collect();
+                let jobs = instants.iter().map(|instant| {
+                    let states: Vec<_> = of_shards.iter_mut().filter_map(Iterator::next).collect();
+                    let (window, plans) = (window.window(*instant), Arc::clone(plans));
+                    blocking(move || {
+                        let mut rows = Vec::new();
+                        for state in states {
+                            rows.extend(plans.finish(state, window)?);
+                        }
+                        plans.post(rows)
+                    })
                 });
-                futures::stream::iter(jobs).buffered(tasks.max(1)).try_collect().await
+                futures::stream::iter(jobs.collect::<Vec<_>>()).buffered(tasks.max(1)).try_collect().await
             }
             _ => Err(Error::internal("a query without windows was asked for one")),
         }
