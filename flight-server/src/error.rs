@@ -61,6 +61,15 @@ impl Error {
         }
     }
 
+    /// Whether it says no more than that nobody reads the output any longer, as behind `| head`.
+    pub fn is_output_closed(&self) -> bool {
+        match self {
+            Self::Engine(error) => millstream_connectors::sinks::is_output_closed(error),
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
+    }
+
     /// The exit code that says what kind of failure it is.
     pub const fn exit_code(&self) -> u8 {
         match self {

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) if *stop.borrow() => ExitCode::from(INTERRUPTED),
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_output_closed() => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }

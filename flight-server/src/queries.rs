@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use futures::future::join_all;
 use millstream_engine::Summary;
 use millstream_engine::ingest::Ingest;
-use millstream_engine::plan::StreamDefinition;
+use millstream_engine::plan::{BadData, StreamDefinition};
 use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
@@ -47,8 +47,8 @@ impl Job {
 pub struct Outcome {
     /// Each query's summary, in their order.
     pub summaries: Vec<Summary>,
-    /// For each stream, the rows that could not be used.
-    pub bad_rows: BTreeMap<String, u64>,
+    /// For each stream, the rows that could not be used, and what was done with them.
+    pub bad_rows: BTreeMap<String, (u64, BadData)>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -84,7 +84,11 @@ pub async fn run_together(
     screen.clear();
     reading.abort_all();
     let summaries = results.into_iter().collect::<Result<Vec<_>>>()?;
-    let bad_rows = ingests.iter().map(|(name, ingest)| (name.clone(), ingest.metrics().bad_rows())).collect();
+    let bad_rows = ingests.iter().map(|(name, ingest)| {
+        let policy = ingest.definition().bad_data;
+        (name.clone(), (ingest.metrics().bad_rows(), policy))
+    });
+    let bad_rows = bad_rows.collect();
     Ok(Outcome { summaries, bad_rows, elapsed: started.elapsed() })
 }
 
@@ -189,8 +193,9 @@ fn rows(count: u64) -> String {
 /// What a person should know about rows that are in no result; empty if there are none.
 pub fn lost_rows(outcome: &Outcome) -> Vec<String> {
     let mut notes = Vec::new();
-    for (stream, bad) in outcome.bad_rows.iter().filter(|(_, bad)| **bad > 0) {
-        notes.push(format!("note: {} of {stream} could not be used; see {stream}$dead", rows(*bad)));
+    for (stream, (bad, policy)) in outcome.bad_rows.iter().filter(|(_, (bad, _))| *bad > 0) {
+        let place = if *policy == BadData::DeadLetter { format!("; see {stream}$dead") } else { String::new() };
+        notes.push(format!("note: {} of {stream} could not be used{place}", rows(*bad)));
     }
     for summary in &outcome.summaries {
         for (input, counts) in summary.counts.inputs.iter().filter(|(_, counts)| counts.late > 0) {

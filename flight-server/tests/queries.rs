@@ -243,6 +243,25 @@ fn what_no_result_could_use_is_noted_and_can_be_read() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_ends_the_query_quietly() {
+    let sql = "CREATE STREAM t (szcode VARCHAR, eventTime TIMESTAMP(3), lastPrice DOUBLE, WATERMARK FOR eventTime)
+               WITH (connector = 'generate', kind = 'stock'); SELECT szcode FROM t";
+    let mut running = Command::new(env!("CARGO_BIN_EXE_millstream"))
+        .args(["run", "-e", sql, "--format", "csv"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "szcode\n");
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
 #[test]
 fn exit_codes_and_places_tell_what_went_wrong() {
     assert_eq!(millstream(&["run", "-e", "SELECT 1"]).status.code(), Some(0));

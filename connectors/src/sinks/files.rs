@@ -208,16 +208,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repeated_commit_changes_nothing() {
+    async fn a_repeated_epoch_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
+        let mut sink = create(folder.path(), FileFormat::Json);
         for value in [1, 2] {
-            let mut sink = create(folder.path(), FileFormat::Json);
             sink.stage(Epoch(0), &[numbers(&[value])]).await.unwrap();
             sink.commit(Epoch(0)).await.unwrap();
             sink.commit(Epoch(0)).await.unwrap();
         }
         assert_eq!(names(folder.path()), ["part-0000000000.json"]);
         assert_eq!(fs::read_to_string(folder.path().join("part-0000000000.json")).unwrap(), "{\"n\":1}\n");
+    }
+
+    #[tokio::test]
+    async fn a_folder_with_results_of_an_earlier_run_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = create(folder.path(), FileFormat::Json);
+        sink.stage(Epoch(0), &[numbers(&[1])]).await.unwrap();
+        sink.commit(Epoch(0)).await.unwrap();
+        let error = FilesSink::create(folder.path(), FileFormat::Json, numbers(&[]).schema()).unwrap_err();
+        assert!(error.to_string().contains("holds the results of an earlier run"), "{error}");
     }
 
     #[tokio::test]

@@ -1,10 +1,12 @@
 //! Running a program: rows into state, state into results, in this process.
 
 mod assign;
+mod held;
 mod shard;
 mod stage;
 mod unbounded;
 mod update;
+mod view;
 
 pub use stage::StageCounts;
 pub(crate) use stage::{Stage, StageOptions};

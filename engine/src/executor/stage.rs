@@ -5,33 +5,25 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::Int64Array;
-use datafusion::arrow::compute::{SortColumn, lexsort_to_indices};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::runtime::SpawnedTask;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
-use crate::arrays::{concat_rows, take_rows};
 use crate::error::{Error, Result};
-use crate::executor::assign::PaneTag;
-use crate::executor::shard::Shard;
-use crate::executor::unbounded::Unbounded;
+use crate::executor::held::{State, blocking};
 use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
+use crate::executor::view::view_block;
 use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
 use crate::plan::Input;
-use crate::program::{AggregatePlans, Explanation, Program, Shape, Template};
-use crate::source::{Offset, PartitionId};
-use crate::state::{Calendar, KeyRouter, PaneStore};
+use crate::program::{Explanation, Program, Shape};
+use crate::state::Calendar;
 use crate::time::{EventTime, Span, Watermark};
 use crate::window::WindowSpec;
 
 /// Instants evaluated together; bounds the results held in memory when many windows close at once.
 const INSTANTS_AT_ONCE: usize = 32;
-/// Row state of one pane is made one batch once it has this many.
-const UNMERGED_ROW_BATCHES: usize = 64;
 
 /// How a stage is run.
 #[derive(Debug, Clone, Copy)]
@@ -106,15 +98,6 @@ struct View {
     name: String,
     stage: Stage,
     rows: u64,
-}
-
-#[derive(Debug)]
-enum State {
-    Aggregate { plans: Arc<AggregatePlans>, router: KeyRouter, shards: Vec<Shard> },
-    Rows { plan: Template, stores: Vec<PaneStore> },
-    Unbounded { state: Unbounded, ready: Vec<RecordBatch> },
-    Stateless { ready: Vec<RecordBatch> },
-    Finite { plan: Option<Template> },
 }
 
 impl Stage {
@@ -434,202 +417,6 @@ impl Stage {
     }
 }
 
-impl State {
-    fn new(program: &Program, windows: &[WindowSpec], options: StageOptions) -> Result<Self> {
-        Ok(match &program.shape {
-            Shape::Finite(plan) => Self::Finite { plan: Some(plan.clone()) },
-            Shape::Stateless(_) => Self::Stateless { ready: Vec::new() },
-            Shape::Unbounded(plans) => {
-                let state = Unbounded::new(Arc::new(plans.clone()), options.key_partitions);
-                Self::Unbounded { state, ready: Vec::new() }
-            }
-            Shape::Rows(plan) => {
-                Self::Rows { plan: plan.clone(), stores: windows.iter().map(|_| PaneStore::default()).collect() }
-            }
-            Shape::Aggregate(plans) => {
-                let [window] = windows else { return Err(Error::internal("an aggregate over several windows")) };
-                let plans = Arc::new(plans.clone());
-                // Small state stays in one piece: sending each of its rows to a task would cost more than it saves.
-                let router =
-                    KeyRouter { key_columns: plans.key_columns, partitions: options.key_partitions.max(1), shards: 1 };
-                let shards = vec![Shard::new(Arc::clone(&plans), *window)];
-                Self::Aggregate { plans, router, shards }
-            }
-        })
-    }
-
-    async fn add(&mut self, leaf: usize, states: Vec<(PaneTag, Vec<RecordBatch>)>) -> Result<()> {
-        match self {
-            Self::Rows { stores, .. } => {
-                let Some(store) = stores.get_mut(leaf) else { return Err(Error::internal("no such leaf")) };
-                for ((pane, tag), batches) in states {
-                    store.add(pane, tag, batches);
-                    if store.get(pane, tag).len() >= UNMERGED_ROW_BATCHES {
-                        let batches = store.take(pane, tag);
-                        let schema = batches.first().map(RecordBatch::schema);
-                        let whole = schema.map(|schema| concat_rows(&schema, &batches)).transpose()?;
-                        store.add(pane, tag, whole.into_iter().collect());
-                    }
-                }
-                Ok(())
-            }
-            Self::Aggregate { router, shards, .. } => {
-                let mut parts: Vec<Vec<(PaneTag, RecordBatch)>> = shards.iter().map(|_| Vec::new()).collect();
-                for (pair, batches) in states {
-                    for batch in batches {
-                        for (shard, rows) in router.split(batch)? {
-                            if let Some(part) = parts.get_mut(shard) {
-                                part.push((pair, rows));
-                            }
-                        }
-                    }
-                }
-                let mut parts = parts.into_iter();
-                for_each_shard(shards, move |_| {
-                    let part = parts.next().unwrap_or_default();
-                    move |shard: &mut Shard| shard.add(part)
-                })
-                .await?;
-                Ok(())
-            }
-            _ => Err(Error::internal("a query without windows was given panes")),
-        }
-    }
-
-    async fn evaluate(
-        &mut self,
-        program: &Arc<Program>,
-        windows: &[WindowSpec],
-        instants: &[EventTime],
-        tasks: usize,
-    ) -> Result<Vec<Vec<RecordBatch>>> {
-        match self {
-            Self::Rows { plan, stores } => {
-                let jobs = instants.iter().map(|instant| {
-                    let seen: Vec<_> = stores
-                        .iter()
-                        .zip(windows)
-                        .map(|(store, window)| {
-                            let own = window.instant_at_or_before(*instant);
-                            (window.window(own), store.visible(window, own))
-                        })
-                        .collect();
-                    let (program, plan) = (Arc::clone(program), plan.clone());
-                    blocking(move || {
-                        let mut bindings = Bindings::default();
-                        for (leaf, ((window, batches), input)) in seen.into_iter().zip(&program.inputs).enumerate() {
-                            let rows =
-                                batches.iter().map(|batch| input.with_bounds(batch, window)).collect::<Result<_>>();
-                            bindings.bind(SlotId(leaf), rows?);
-                        }
-                        plan.run(bindings)
-                    })
-                });
-                futures::stream::iter(jobs.collect::<Vec<_>>()).buffered(tasks.max(1)).try_collect().await
-            }
-            Self::Aggregate { plans, shards, .. } => {
-                let [window] = windows else { return Err(Error::internal("an aggregate over several windows")) };
-                let of_shards = for_each_shard(shards, |_| {
-                    let instants = instants.to_vec();
-                    move |shard: &mut Shard| {
-                        instants.iter().map(|instant| shard.window_state(*instant)).collect::<Result<Vec<_>>>()
-                    }
-                })
-                .await?;
-                let mut of_shards: Vec<_> = of_shards.into_iter().map(Vec::into_iter).collect();
-                let jobs = instants.iter().map(|instant| {
-                    let states: Vec<_> = of_shards.iter_mut().filter_map(Iterator::next).collect();
-                    let (window, plans) = (window.window(*instant), Arc::clone(plans));
-                    blocking(move || {
-                        let mut rows = Vec::new();
-                        for state in states {
-                            rows.extend(plans.finish(state, window)?);
-                        }
-                        plans.post(rows)
-                    })
-                });
-                futures::stream::iter(jobs.collect::<Vec<_>>()).buffered(tasks.max(1)).try_collect().await
-            }
-            _ => Err(Error::internal("a query without windows was asked for one")),
-        }
-    }
-
-    /// Spreads the key partitions over all tasks once windows have grown large.
-    fn spread(&mut self, options: &StageOptions) -> Result<()> {
-        let Self::Aggregate { router, shards, .. } = self else { return Ok(()) };
-        let is_large = shards.iter().any(|shard| shard.window_rows >= options.shared_rows);
-        if shards.len() > 1 || options.tasks <= 1 || router.key_columns == 0 || !is_large {
-            return Ok(());
-        }
-        router.shards = u32::try_from(options.tasks).unwrap_or(1);
-        if let Some(whole) = shards.pop() {
-            *shards = whole.split(router)?;
-        }
-        Ok(())
-    }
-
-    fn evict(&mut self, leaf: usize, first: crate::window::Pane) {
-        match self {
-            Self::Rows { stores, .. } => {
-                if let Some(store) = stores.get_mut(leaf) {
-                    store.evict(first);
-                }
-            }
-            Self::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.evict(first)),
-            _ => {}
-        }
-    }
-
-    fn rows_read(&self) -> u64 {
-        match self {
-            Self::Aggregate { shards, .. } => shards.iter().map(|shard| shard.rows_read).sum(),
-            _ => 0,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Aggregate { shards, .. } => shards.iter().map(Shard::bytes).sum(),
-            Self::Rows { stores, .. } => stores.iter().map(PaneStore::bytes).sum(),
-            Self::Unbounded { state, .. } => state.bytes(),
-            Self::Stateless { .. } | Self::Finite { .. } => 0,
-        }
-    }
-}
-
-/// Runs work on a thread that may be kept busy.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let task = SpawnedTask::spawn_blocking(work);
-    task.join().await.map_err(|error| Error::internal(format!("a task ended early: {error}")))?
-}
-
-/// Runs the work made for each shard on all shards at once; results in their order.
-async fn for_each_shard<T, W>(shards: &mut Vec<Shard>, mut work: impl FnMut(usize) -> W) -> Result<Vec<T>>
-where
-    T: Send + 'static,
-    W: FnOnce(&mut Shard) -> Result<T> + Send + 'static,
-{
-    let running: Vec<_> = std::mem::take(shards)
-        .into_iter()
-        .enumerate()
-        .map(|(index, mut shard)| {
-            let work = work(index);
-            SpawnedTask::spawn_blocking(move || {
-                let result = work(&mut shard);
-                (shard, result)
-            })
-        })
-        .collect();
-    let mut results = Vec::with_capacity(running.len());
-    for task in running {
-        let (shard, result) =
-            task.join().await.map_err(|error| Error::internal(format!("a task ended early: {error}")))?;
-        shards.push(shard);
-        results.push(result);
-    }
-    results.into_iter().collect()
-}
-
 /// Rows for one leaf, none for the others: the plan gives what these rows add.
 fn stateless_bindings(leaves: usize, leaf: usize, rows: Vec<RecordBatch>) -> Bindings {
     let mut bindings = Bindings::default();
@@ -638,27 +425,4 @@ fn stateless_bindings(leaves: usize, leaf: usize, rows: Vec<RecordBatch>) -> Bin
     }
     bindings.bind(SlotId(leaf), rows);
     bindings
-}
-
-/// The results of a view at an instant as a block of the stage above: in one order, whatever order they came in.
-fn view_block(emission: Emission, schema: &SchemaRef, first: u64) -> Result<Option<Block>> {
-    let rows = concat_rows(schema, &emission.rows)?;
-    let (Some(instant), 1..) = (emission.instant, rows.num_rows()) else { return Ok(None) };
-    let columns: Vec<_> = rows
-        .columns()
-        .iter()
-        .filter(|column| !column.data_type().is_nested())
-        .map(|column| SortColumn { values: Arc::clone(column), options: None })
-        .collect();
-    let rows = if columns.is_empty() { rows } else { take_rows(&rows, &lexsort_to_indices(&columns, None)?)? };
-    let time = instant.minus(Span(1));
-    Ok(Some(Block {
-        partition: PartitionId(0),
-        offsets: Offset(first)..Offset(first + rows.num_rows() as u64),
-        times: Int64Array::from_value(time.0, rows.num_rows()),
-        rows,
-        earliest: time,
-        latest: time,
-        behind: Vec::new(),
-    }))
 }

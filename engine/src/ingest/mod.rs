@@ -246,11 +246,16 @@ impl Ingest {
 /// How often a stream whose event time is arrival time lets time pass without rows.
 const ARRIVAL_TICK: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// How much of a bad row an error shows.
+const SHOWN_CHARACTERS: usize = 200;
+
 /// The error for the first bad row of a stream that is to fail on one.
 pub fn bad_row_error(stream: &str, row: &BadRow) -> Error {
     let column = row.column.as_ref().map(|column| format!(", column \"{column}\"")).unwrap_or_default();
+    let shown: String = row.raw.chars().take(SHOWN_CHARACTERS).collect();
+    let rest = if shown.len() < row.raw.len() { " …" } else { "" };
     Error::data(
-        format!("bad row in stream \"{stream}\": {}{column}: {}; the row is: {}", row.place, row.reason, row.raw),
+        format!("bad row in stream \"{stream}\": {}{column}: {}; the row is: {shown}{rest}", row.place, row.reason),
         "mend the row, or set bad_data = 'dead_letter' or 'skip' in the stream's WITH clause",
     )
 }
