@@ -22,14 +22,14 @@ fn columns(kind: StreamKind) -> Vec<(&'static str, DataType)> {
     match kind {
         StreamKind::Transaction => vec![
             ("szcode", DataType::Utf8View),
-            ("userID", DataType::Int64),
+            ("userID", DataType::Utf8View),
             ("eventTime", timestamp()),
             ("Turnover", DataType::Int32),
             ("Price", DataType::Float64),
         ],
         StreamKind::Stock => vec![("szcode", DataType::Utf8), ("eventTime", timestamp()), ("lastPrice", price)],
         StreamKind::Position => vec![
-            ("userID", DataType::Int64),
+            ("userID", DataType::Utf8View),
             ("szcode", DataType::Utf8View),
             ("eventTime", timestamp()),
             ("lastPrice", price),

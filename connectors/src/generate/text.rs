@@ -74,7 +74,7 @@ impl Generator {
 
     fn push_json(&self, row: &Row, out: &mut String) -> std::fmt::Result {
         for (index, (name, content)) in self.spec.kind.columns().iter().enumerate() {
-            let quote = if matches!(content, Content::Code | Content::EventTime) { "\"" } else { "" };
+            let quote = if matches!(content, Content::Code | Content::User | Content::EventTime) { "\"" } else { "" };
             write!(out, "{}\"{name}\":{quote}", if index > 0 { "," } else { "{" })?;
             self.push_value(row, *content, out)?;
             out.push_str(quote);

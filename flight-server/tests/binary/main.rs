@@ -1,0 +1,14 @@
+//! End-to-end tests: the real binary as a process, its rows on stdout, its notes on stderr, its exit codes.
+
+mod bad_rows;
+mod demo;
+mod exits;
+mod generator;
+mod memory;
+mod output;
+mod process;
+mod relations;
+mod shown;
+mod sinks;
+mod stock;
+mod trades;
