@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use millstream_engine::plan::{BadData, StreamDefinition};
-use millstream_engine::source::{BadRow, Source};
+use millstream_engine::source::{BadRow, MemoryIndex, Source};
 use millstream_engine::{Error, Result};
 
 use crate::files::FilesSource;
@@ -35,8 +35,8 @@ pub async fn read_table(definition: &StreamDefinition) -> Result<TableRows> {
         return Err(Error::query(message, "remove it, or declare the table with CREATE STREAM"));
     }
     let mut rows = TableRows { batches: vec![RecordBatch::new_empty(Arc::clone(&definition.schema))], bad: Vec::new() };
-    for mut partition in source.open().await? {
-        while let Some(split) = partition.next().await? {
+    for mut partition in source.open(&[], Arc::new(MemoryIndex::default())).await? {
+        while let Some(split) = partition.next(None).await? {
             let decoded = SpawnedTask::spawn_blocking(move || split.decode.decode()).join().await;
             let decoded = decoded.map_err(|error| Error::external(source.describe(), error))??;
             if let Some(bad) = decoded.bad.first().filter(|_| definition.bad_data == BadData::Fail) {

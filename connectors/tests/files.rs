@@ -305,7 +305,7 @@ async fn watching_reads_each_file_once_when_it_is_renamed() {
         // Calls that are dropped while they wait lose nothing.
         for _ in 0..20 {
             let _ = tokio::time::timeout(std::time::Duration::from_micros(1), std::future::pending::<()>()).await;
-            tokio::select! { biased; split = reader.next() => { rows.push(split.unwrap().unwrap()).unwrap(); break; } () = tokio::task::yield_now() => {} }
+            tokio::select! { biased; split = reader.next(None) => { rows.push(split.unwrap().unwrap()).unwrap(); break; } () = tokio::task::yield_now() => {} }
         }
         while rows.good.len() < usize::from(code == "c") + 2 {
             rows.push(next(reader.as_mut()).await.unwrap().unwrap()).unwrap();

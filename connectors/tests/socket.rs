@@ -152,7 +152,7 @@ async fn a_peer_that_comes_late_is_waited_for() {
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let text = address.to_string();
     let mut reader = open(&trades(&[("connector", "socket"), ("address", &text)])).await.unwrap();
-    tokio::select! { biased; split = reader.next() => panic!("{split:?}"), () = tokio::task::yield_now() => {} }
+    tokio::select! { biased; split = reader.next(None) => panic!("{split:?}"), () = tokio::task::yield_now() => {} }
     let listener = TcpListener::bind(address).await.unwrap();
     let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
     stream.write_all(ONE.as_bytes()).await.unwrap();

@@ -35,6 +35,7 @@
 mod arrays;
 pub mod batch;
 mod driver;
+pub mod durable;
 pub mod error;
 mod executor;
 pub mod ingest;

@@ -8,15 +8,48 @@ use datafusion::arrow::record_batch::RecordBatch;
 use crate::batch::Epoch;
 use crate::error::Result;
 
+/// What a crash may do to a sink's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Every epoch is there once: the sink keeps a ledger of epochs together with their rows.
+    ExactlyOnce,
+    /// The last epoch before a crash may be there twice.
+    AtLeastOnce,
+}
+
+/// Who writes: a query, and the reign of its driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkWriter {
+    /// The query's unique id; a query that is made anew under an old name has another one.
+    pub query: String,
+    /// The term; it grows with every start.
+    pub term: u64,
+}
+
 /// A destination with two steps an epoch.
 ///
 /// # Contract
-/// - Epochs come in order; nothing of an epoch is visible before `commit`.
-/// - `commit` of an epoch that is already there does nothing.
-/// - An epoch without rows is not staged.
+/// - `begin` comes first and once; then epochs come in order. Nothing of an epoch is visible before `commit`.
+/// - `commit` of an epoch makes its rows visible and enters it in the ledger in one atomic step; of an epoch that is
+///   already in the ledger it does nothing.
+/// - An epoch without rows is not staged; numbers may be left out for that reason.
+/// - Whatever was staged and not committed before `begin` is gone with it.
 #[async_trait]
 pub trait Sink: Debug + Send {
-    /// Takes the rows of an epoch; the batches share the schema the sink was opened with.
+    /// What a crash may do to its rows.
+    fn guarantee(&self) -> Guarantee;
+
+    /// Begins the writer's reign: writers of older terms are refused from now on.
+    ///
+    /// Gives the last epoch of the query that the ledger holds; `None` if there is none, or no ledger.
+    ///
+    /// # Errors
+    /// Fails if the destination cannot be reached, holds the results of another query that would be mixed up with
+    /// these, or has been begun with a greater term.
+    async fn begin(&mut self, writer: &SinkWriter) -> Result<Option<Epoch>>;
+
+    /// Takes the rows of an epoch; the batches share the schema the sink was opened with. May be called several
+    /// times for an epoch.
     ///
     /// # Errors
     /// Fails if the destination does not take them; nothing of the epoch is visible then.

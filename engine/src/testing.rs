@@ -17,8 +17,8 @@ use crate::ingest::{Block, Ingest, Progress};
 use crate::plan::StreamDefinition;
 use crate::query::{PlannedQuery, QueryOptions};
 use crate::side::SideTables;
-use crate::sink::Sink;
-use crate::source::{BadRow, Decoded, Offset, PartitionId, PartitionReader, Source};
+use crate::sink::{Guarantee, Sink, SinkWriter};
+use crate::source::{BadRow, Decoded, InputIndex, Offset, PartitionId, PartitionReader, Source};
 use crate::time::SystemClock;
 
 /// Something that happens to a stream.
@@ -205,8 +205,12 @@ struct NoSource;
 
 #[async_trait]
 impl Source for NoSource {
-    async fn open(&self) -> Result<Vec<Box<dyn PartitionReader>>> {
+    async fn open(&self, _: &[Offset], _: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         Ok(Vec::new())
+    }
+
+    fn is_replayable(&self) -> bool {
+        true
     }
 
     fn describe(&self) -> String {
@@ -224,6 +228,14 @@ pub struct Collect {
 
 #[async_trait]
 impl Sink for Collect {
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn begin(&mut self, _: &SinkWriter) -> Result<Option<Epoch>> {
+        Ok(None)
+    }
+
     async fn stage(&mut self, _: Epoch, rows: &[RecordBatch]) -> Result<()> {
         self.staged.extend_from_slice(rows);
         Ok(())

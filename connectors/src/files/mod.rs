@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{PartitionReader, Source};
+use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source};
 use millstream_engine::{Error, Result};
 
 use crate::format::csv::CsvFormat;
@@ -77,9 +77,13 @@ impl FilesSource {
 
 #[async_trait]
 impl Source for FilesSource {
-    async fn open(&self) -> Result<Vec<Box<dyn PartitionReader>>> {
+    async fn open(&self, _: &[Offset], _: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         let reader = FilesReader::open(self.files.clone(), self.rows.clone(), self.watch_interval).await?;
         Ok(vec![Box::new(reader)])
+    }
+
+    fn is_replayable(&self) -> bool {
+        true
     }
 
     fn describe(&self) -> String {

@@ -84,7 +84,7 @@ impl FilesReader {
 
 #[async_trait]
 impl PartitionReader for FilesReader {
-    async fn next(&mut self) -> Result<Option<Split>> {
+    async fn next(&mut self, _: Option<Offset>) -> Result<Option<Split>> {
         loop {
             if let Some(split) = self.read().await? {
                 return Ok(Some(split));

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::timezone::Tz;
 use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{Decode, Decoded, Offset, PartitionReader, Source, Split};
+use millstream_engine::source::{Decode, Decoded, InputIndex, Offset, PartitionReader, Source, Split};
 use millstream_engine::time::{Clock, EventTime, SystemClock};
 use millstream_engine::{Error, Result};
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ impl GenerateSource {
 
 #[async_trait]
 impl Source for GenerateSource {
-    async fn open(&self) -> Result<Vec<Box<dyn PartitionReader>>> {
+    async fn open(&self, _: &[Offset], _: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         Ok(vec![Box::new(GenerateReader {
             generator: Arc::clone(&self.generator),
             columns: Arc::clone(&self.columns),
@@ -61,6 +61,10 @@ impl Source for GenerateSource {
             end: self.rows.unwrap_or(u64::MAX),
             pace: self.rate.map(|rate| (Instant::now(), rate)),
         })])
+    }
+
+    fn is_replayable(&self) -> bool {
+        false
     }
 
     fn describe(&self) -> String {
@@ -89,7 +93,7 @@ impl GenerateReader {
 
 #[async_trait]
 impl PartitionReader for GenerateReader {
-    async fn next(&mut self) -> Result<Option<Split>> {
+    async fn next(&mut self, _: Option<Offset>) -> Result<Option<Split>> {
         if self.next >= self.end {
             return Ok(None);
         }

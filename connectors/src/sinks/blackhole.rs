@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::Result;
 use millstream_engine::batch::Epoch;
-use millstream_engine::sink::Sink;
+use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 
 /// Counts the rows of committed epochs and keeps nothing of them.
 #[derive(Debug, Default)]
@@ -30,6 +30,14 @@ impl BlackholeSink {
 
 #[async_trait]
 impl Sink for BlackholeSink {
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    async fn begin(&mut self, _: &SinkWriter) -> Result<Option<Epoch>> {
+        Ok(None)
+    }
+
     async fn stage(&mut self, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
         let earlier = self.staged.filter(|(staged, _)| *staged == epoch).map_or(0, |(_, rows)| rows);
         let rows: u64 = rows.iter().map(|batch| batch.num_rows() as u64).sum();

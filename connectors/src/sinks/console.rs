@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use millstream_engine::batch::Epoch;
-use millstream_engine::sink::Sink;
+use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::{Error, Result};
 
 use super::table::Table;
@@ -93,6 +93,14 @@ fn failed(error: std::io::Error) -> Error {
 
 #[async_trait]
 impl<W: Write + Send + 'static> Sink for ConsoleSink<W> {
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    async fn begin(&mut self, _: &SinkWriter) -> Result<Option<Epoch>> {
+        Ok(None)
+    }
+
     async fn stage(&mut self, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
         let staged = self.staged.take_if(|(staged, _)| *staged == epoch);
         let mut batches = staged.map_or_else(Vec::new, |(_, batches)| batches);

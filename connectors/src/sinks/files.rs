@@ -14,7 +14,7 @@ use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
 use millstream_engine::batch::Epoch;
-use millstream_engine::sink::Sink;
+use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::{Error, Result};
 
 use super::text::{write_csv, write_json};
@@ -86,6 +86,14 @@ fn has_parts(folder: &Path) -> io::Result<bool> {
 
 #[async_trait]
 impl Sink for FilesSink {
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn begin(&mut self, _: &SinkWriter) -> Result<Option<Epoch>> {
+        Ok(None)
+    }
+
     async fn stage(&mut self, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
         let begun = self.staged.take_if(|part| part.epoch == epoch);
         let (path, format, schema) = (self.temporary_path(epoch), self.format, SchemaRef::clone(&self.schema));

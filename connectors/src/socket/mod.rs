@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{PartitionReader, Source};
+use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source};
 use millstream_engine::{Error, Result};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -87,7 +87,7 @@ impl SocketSource {
 
 #[async_trait]
 impl Source for SocketSource {
-    async fn open(&self) -> Result<Vec<Box<dyn PartitionReader>>> {
+    async fn open(&self, _: &[Offset], _: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         let connector = Connector { address: self.address.clone(), format: Arc::clone(&self.format) };
         let reader = match (self.mode, self.reconnect) {
             (Mode::Listen, reconnect) => {
@@ -101,6 +101,10 @@ impl Source for SocketSource {
             }
         };
         Ok(vec![Box::new(reader)])
+    }
+
+    fn is_replayable(&self) -> bool {
+        false
     }
 
     fn describe(&self) -> String {

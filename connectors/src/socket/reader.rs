@@ -37,7 +37,7 @@ impl SocketReader {
 
 #[async_trait]
 impl PartitionReader for SocketReader {
-    async fn next(&mut self) -> Result<Option<Split>> {
+    async fn next(&mut self, _: Option<Offset>) -> Result<Option<Split>> {
         let Some(piece) = self.pieces.recv().await else { return Ok(None) };
         let split = piece?.into_split(self.offset);
         self.offset = split.offsets.end;

@@ -12,7 +12,7 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_connectors::open_source;
 use millstream_engine::Result;
 use millstream_engine::plan::{BadData, EventTimeRule, StreamDefinition, WithOption};
-use millstream_engine::source::{BadRow, PartitionReader, Source, Split};
+use millstream_engine::source::{BadRow, MemoryIndex, PartitionReader, Source, Split};
 use millstream_engine::time::Span;
 
 /// Long enough for a slow machine, short enough to notice a hang.
@@ -60,18 +60,18 @@ pub(crate) fn trades(with: &[(&str, &str)]) -> Arc<StreamDefinition> {
 }
 
 pub(crate) async fn open(definition: &Arc<StreamDefinition>) -> Result<Box<dyn PartitionReader>> {
-    let mut partitions = open_source(definition)?.open().await?;
+    let mut partitions = open_source(definition)?.open(&[], Arc::new(MemoryIndex::default())).await?;
     assert_eq!(partitions.len(), 1);
     Ok(partitions.remove(0))
 }
 
 pub(crate) async fn open_it(source: &dyn Source) -> Box<dyn PartitionReader> {
-    source.open().await.unwrap().remove(0)
+    source.open(&[], Arc::new(MemoryIndex::default())).await.unwrap().remove(0)
 }
 
 /// The next split, or a failure after [`PATIENCE`].
 pub(crate) async fn next(reader: &mut dyn PartitionReader) -> Result<Option<Split>> {
-    tokio::time::timeout(PATIENCE, reader.next()).await.expect("a split in time")
+    tokio::time::timeout(PATIENCE, reader.next(None)).await.expect("a split in time")
 }
 
 /// All good rows, one text each, and the bad ones.

@@ -29,7 +29,7 @@ use reading::read_partition;
 use crate::error::{Error, Result};
 use crate::plan::{BadData, StreamDefinition};
 use crate::side::SideTables;
-use crate::source::{BadRow, Decoded, Offset, PartitionId, Source};
+use crate::source::{BadRow, Decoded, MemoryIndex, Offset, PartitionId, Source};
 use crate::time::{Clock, Watermark};
 
 /// Events between the partitions and the log.
@@ -118,7 +118,7 @@ impl Ingest {
     }
 
     async fn read_all(&self) -> Result<()> {
-        let readers = self.source.open().await?;
+        let readers = self.source.open(&[], Arc::new(MemoryIndex::default())).await?;
         tracing::info!(stream = %self.definition.name, partitions = readers.len(), "opened");
         let mut progress = Progress::new(self.definition.event_time.as_ref(), readers.len());
         let (events, mut received) = mpsc::channel(EVENT_QUEUE);

@@ -62,7 +62,7 @@ async fn next_split(
     idle_timeout: Option<Span>,
     pending: &mpsc::Sender<Pending>,
 ) -> Pending {
-    let mut next = pin!(reader.next());
+    let mut next = pin!(reader.next(None));
     let mut timeout = idle_timeout.map(|span| std::time::Duration::from_nanos(span.0.unsigned_abs()));
     let split = loop {
         let idle = async {
