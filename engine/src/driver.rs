@@ -8,9 +8,12 @@ use futures::future::select_all;
 use tokio::sync::watch;
 
 use crate::batch::Epoch;
+use crate::checkpoint::Counters;
+use crate::durable::StreamRecords;
 use crate::error::Result;
 use crate::executor::{Stage, StageCounts};
-use crate::ingest::{Block, Ingest, LogReader, Record};
+use crate::ingest::{Block, Ingest, LogPlace, LogReader, Progress, Record};
+use crate::keeper::Keeper;
 use crate::query::{QueryOptions, QueryProgress};
 use crate::sink::Sink;
 use crate::time::{NANOS_PER_SECOND, Span, Watermark};
@@ -23,22 +26,24 @@ const KEPT_DELAYS: usize = 1 << 16;
 /// Drives one query.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    stage: Stage,
-    streams: Vec<Stream>,
+    pub(crate) stage: Stage,
+    pub(crate) streams: Vec<Stream>,
     options: QueryOptions,
-    epoch: Epoch,
-    rows_written: u64,
-    rows_read: u64,
-    rows_late: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) counters: Counters,
     delays: Vec<Duration>,
+    /// What outlives the process; nothing does without a state directory.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// A stream as the query has read it.
 #[derive(Debug)]
-struct Stream {
-    ingest: Arc<Ingest>,
-    reader: LogReader,
-    watermark: Watermark,
+pub(crate) struct Stream {
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) reader: LogReader,
+    pub(crate) watermark: Watermark,
+    /// Where it has been read to.
+    pub(crate) place: LogPlace,
 }
 
 /// What a query did, once it has ended.
@@ -66,29 +71,32 @@ impl Summary {
 }
 
 /// The records of a micro-batch.
-struct MicroBatch {
+pub(crate) struct MicroBatch {
     units: Vec<Vec<Vec<Arc<Block>>>>,
+    /// What the records of each stream say, in words that last.
+    logged: Vec<StreamRecords>,
     records: usize,
     rows: u64,
     logged_at: Option<Instant>,
-    watermark: Watermark,
+    pub(crate) watermark: Watermark,
 }
 
 impl Driver {
-    pub(crate) fn new(stage: Stage, ingests: Vec<Arc<Ingest>>, options: QueryOptions) -> Self {
-        let streams = ingests
-            .into_iter()
-            .map(|ingest| Stream { reader: ingest.reader(), ingest, watermark: Watermark::START })
-            .collect();
+    pub(crate) fn new(stage: Stage, streams: Vec<(Arc<Ingest>, LogPlace)>, options: QueryOptions) -> Self {
+        let streams = streams.into_iter().map(|(ingest, place)| Stream {
+            reader: ingest.reader(place.seq),
+            ingest,
+            watermark: place.progress.as_ref().map_or(Watermark::START, Progress::watermark),
+            place,
+        });
         Self {
             stage,
-            streams,
+            streams: streams.collect(),
             options,
             epoch: Epoch(0),
-            rows_written: 0,
-            rows_read: 0,
-            rows_late: 0,
+            counters: Counters::default(),
             delays: Vec::new(),
+            keeper: None,
         }
     }
 
@@ -99,9 +107,9 @@ impl Driver {
         mut stop: watch::Receiver<bool>,
         progress: &watch::Sender<QueryProgress>,
     ) -> Result<Summary> {
+        let mut was_stopped = self.recover(sink, &mut stop, progress).await?;
         let mut due = Instant::now();
-        let mut was_stopped = false;
-        loop {
+        while !was_stopped {
             let is_over = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => {
@@ -118,11 +126,13 @@ impl Driver {
             let batch = self.choose();
             let watermark = batch.watermark;
             self.run_epoch(batch, sink).await?;
+            self.checkpoint_if_due().await?;
             progress.send_replace(self.progress(watermark, started.elapsed()));
             if self.streams.is_empty() {
                 break;
             }
         }
+        self.leave().await?;
         sink.finish().await?;
         Ok(self.summary(was_stopped))
     }
@@ -190,43 +200,86 @@ impl Driver {
     }
 
     /// The least watermark of the streams as read so far.
-    fn watermark(&self) -> Watermark {
+    pub(crate) fn watermark(&self) -> Watermark {
         self.streams.iter().map(|stream| stream.watermark).min().unwrap_or(Watermark::END)
     }
 
     fn choose(&mut self) -> MicroBatch {
         let allowed: Vec<bool> = (0..self.streams.len()).map(|index| self.may_take(index)).collect();
-        let mut units = Vec::with_capacity(self.streams.len());
-        let mut rows = 0;
-        let mut taken = 0;
-        let mut logged_at = None;
-        for (stream, allowed) in self.streams.iter_mut().zip(allowed) {
-            let records = if allowed { stream.reader.take(self.options.batch_rows) } else { Vec::new() };
+        let streams = self.streams.iter_mut().zip(allowed);
+        let taken =
+            streams.map(
+                |(stream, allowed)| {
+                    if allowed { stream.reader.take(self.options.batch_rows, u64::MAX) } else { Vec::new() }
+                },
+            );
+        let taken = taken.collect();
+        self.batch_of(taken)
+    }
+
+    /// The micro-batch of these records of each stream, which are read with it.
+    pub(crate) fn batch_of(&mut self, taken: Vec<Vec<Arc<Record>>>) -> MicroBatch {
+        let mut batch = MicroBatch {
+            units: Vec::with_capacity(taken.len()),
+            logged: Vec::with_capacity(taken.len()),
+            records: 0,
+            rows: 0,
+            logged_at: None,
+            watermark: Watermark::START,
+        };
+        for (stream, records) in self.streams.iter_mut().zip(taken) {
+            let from = stream.place.seq;
             if let Some(last) = records.last() {
-                stream.watermark = stream.watermark.max(last.watermark);
-                logged_at = logged_at.max(Some(last.logged_at));
+                stream.watermark = stream.watermark.max(last.watermark());
+                batch.logged_at = batch.logged_at.max(Some(last.logged_at));
             }
-            taken += records.len();
-            rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
-            units.push(units_of(&records));
+            records.iter().for_each(|record| stream.place.pass(record.seq, &record.event, &record.progress));
+            batch.records += records.len();
+            batch.rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
+            batch.units.push(units_of(&records));
+            let events =
+                if self.keeper.is_some() { records.iter().map(|r| r.event.clone()).collect() } else { Vec::new() };
+            batch.logged.push(StreamRecords { from, events });
         }
-        MicroBatch { units, records: taken, rows, logged_at, watermark: self.watermark() }
+        batch.watermark = self.watermark();
+        batch
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(query = %self.options.name, epoch = self.epoch.0))]
-    async fn run_epoch(&mut self, batch: MicroBatch, sink: &mut dyn Sink) -> Result<()> {
+    async fn run_epoch(&mut self, mut batch: MicroBatch, sink: &mut dyn Sink) -> Result<()> {
+        let intent = self.begin_intent(&mut batch);
+        self.update(&batch).await?;
+        let staged = self.evaluate(&batch, sink).await?;
+        // The intent was on its way to the disk meanwhile; nothing of the epoch has been visible so far.
+        self.end_intent(intent).await?;
+        if staged > 0 {
+            sink.commit(self.epoch).await?;
+            self.note_delay(batch.logged_at);
+        }
+        self.finish_epoch(staged).await?;
+        tracing::debug!(rows_in = batch.rows, rows_out = staged, watermark = %batch.watermark, "committed");
+        Ok(())
+    }
+
+    /// Rows into state.
+    pub(crate) async fn update(&mut self, batch: &MicroBatch) -> Result<()> {
         for late in self.stage.update(&batch.units, batch.watermark).await? {
-            self.rows_late += late.missed.len() as u64;
+            self.counters.rows_late += late.missed.len() as u64;
             if let Some(stream) = self.streams.get(late.stream) {
                 stream.ingest.side_tables().late.add_late(&self.options.name, &late.block.rows, &late.missed)?;
             }
         }
-        self.rows_read += batch.rows;
+        self.counters.rows_read += batch.rows;
+        Ok(())
+    }
+
+    /// State into the sink, for the instants that the micro-batch crosses; how many rows.
+    pub(crate) async fn evaluate(&mut self, batch: &MicroBatch, sink: &mut dyn Sink) -> Result<u64> {
         let mut staged = 0;
         loop {
             let emissions = self.stage.evaluate(batch.watermark).await?;
             if emissions.is_empty() {
-                break;
+                return Ok(staged);
             }
             for emission in emissions {
                 let rows: usize = emission.rows.iter().map(|rows| rows.num_rows()).sum();
@@ -237,12 +290,12 @@ impl Driver {
                 }
             }
         }
-        if staged > 0 {
-            sink.commit(self.epoch).await?;
-            self.rows_written += staged;
-            self.note_delay(batch.logged_at);
-        }
-        tracing::debug!(rows_in = batch.rows, rows_out = staged, watermark = %batch.watermark, "committed");
+    }
+
+    /// Counts an epoch whose output is in the sink, and logs it.
+    pub(crate) async fn finish_epoch(&mut self, staged: u64) -> Result<()> {
+        self.counters.rows_written += staged;
+        self.log_commit(staged > 0).await?;
         self.epoch = self.epoch.next();
         Ok(())
     }
@@ -256,21 +309,29 @@ impl Driver {
         }
     }
 
-    fn progress(&self, watermark: Watermark, epoch_time: Duration) -> QueryProgress {
+    pub(crate) fn progress(&self, watermark: Watermark, epoch_time: Duration) -> QueryProgress {
         QueryProgress {
             epochs: self.epoch.0,
-            rows_read: self.rows_read,
-            rows_written: self.rows_written,
-            rows_late: self.rows_late,
+            rows_read: self.counters.rows_read,
+            rows_written: self.counters.rows_written,
+            rows_late: self.counters.rows_late,
             watermark,
             state_bytes: self.stage.counts().state_bytes,
             epoch_time,
+            recovery: None,
         }
     }
 }
 
+impl MicroBatch {
+    /// What its records say, for the journal.
+    pub(crate) fn take_logged(&mut self) -> Vec<StreamRecords> {
+        std::mem::take(&mut self.logged)
+    }
+}
+
 /// Completes once `stop` holds true; never if its sender is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

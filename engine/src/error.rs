@@ -37,6 +37,14 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The state directory holds something that cannot be used: damage, another format, another query.
+    #[error("{message}")]
+    State {
+        /// What is wrong, with file and place.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A plan failed while it was built or run: a division by zero, an overflow, a bad cast.
     #[error("the plan failed")]
     Plan(#[source] Box<DataFusionError>),
@@ -68,6 +76,11 @@ impl Error {
         Self::Data { message: message.into(), hint: Some(hint.into()) }
     }
 
+    /// A state directory that cannot be used as it stands.
+    pub fn state(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::State { message: message.into(), hint: Some(hint.into()) }
+    }
+
     /// A failure outside the process.
     pub fn external(context: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::External { context: context.into(), source: source.into() }
@@ -81,7 +94,7 @@ impl Error {
     /// What the user may do, where that is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Self::Query { hint, .. } | Self::Data { hint, .. } => hint.as_deref(),
+            Self::Query { hint, .. } | Self::Data { hint, .. } | Self::State { hint, .. } => hint.as_deref(),
             Self::Shared(error) => error.hint(),
             _ => None,
         }

@@ -34,11 +34,13 @@
 
 mod arrays;
 pub mod batch;
+mod checkpoint;
 mod driver;
 pub mod durable;
 pub mod error;
 mod executor;
 pub mod ingest;
+mod keeper;
 pub mod nodes;
 pub mod plan;
 pub mod program;
@@ -54,3 +56,4 @@ pub mod window;
 pub use driver::Summary;
 pub use error::{Error, Result};
 pub use executor::{RowCounts, StageCounts};
+pub use keeper::CheckpointPolicy;

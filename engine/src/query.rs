@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
 use crate::executor::{Stage, StageOptions};
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
 use crate::sink::Sink;
@@ -53,9 +53,9 @@ impl Default for QueryOptions {
 /// A query that is planned and knows its streams, but reads none yet.
 #[derive(Debug)]
 pub struct PlannedQuery {
-    stage: Stage,
-    streams: Vec<Arc<StreamDefinition>>,
-    options: QueryOptions,
+    pub(crate) stage: Stage,
+    pub(crate) streams: Vec<Arc<StreamDefinition>>,
+    pub(crate) options: QueryOptions,
 }
 
 impl PlannedQuery {
@@ -104,8 +104,8 @@ impl PlannedQuery {
         if names(&given) != names(&self.streams) {
             return Err(Error::internal(format!("query over {:?} got {:?}", names(&self.streams), names(&given))));
         }
-        let (progress, _) = watch::channel(QueryProgress::default());
-        Ok(Query { driver: Driver::new(self.stage, ingests, self.options), progress })
+        let streams = ingests.into_iter().map(|ingest| (ingest, LogPlace::default())).collect();
+        Ok(Query::over(Driver::new(self.stage, streams, self.options)))
     }
 }
 
@@ -120,6 +120,11 @@ impl Query {
     /// What it has done so far, updated after every epoch.
     pub fn progress(&self) -> watch::Receiver<QueryProgress> {
         self.progress.subscribe()
+    }
+
+    pub(crate) fn over(driver: Driver) -> Self {
+        let (progress, _) = watch::channel(QueryProgress::default());
+        Self { driver, progress }
     }
 
     pub(crate) fn into_driver(self) -> Driver {
@@ -152,6 +157,17 @@ pub struct QueryProgress {
     pub state_bytes: u64,
     /// How long the last epoch took.
     pub epoch_time: Duration,
+    /// How far it has come with rebuilding its state, while it does.
+    pub recovery: Option<Recovery>,
+}
+
+/// The replay of the epochs since the last checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Epochs that have been replayed.
+    pub epochs_done: u64,
+    /// Epochs to replay.
+    pub epochs: u64,
 }
 
 impl Default for QueryProgress {
@@ -164,6 +180,7 @@ impl Default for QueryProgress {
             watermark: Watermark::START,
             state_bytes: 0,
             epoch_time: Duration::ZERO,
+            recovery: None,
         }
     }
 }

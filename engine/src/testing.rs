@@ -13,7 +13,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::batch::Epoch;
 use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
-use crate::ingest::{Block, Ingest, Progress};
+use crate::ingest::{Block, Ingest, LogPlace, Recorder};
 use crate::plan::StreamDefinition;
 use crate::query::{PlannedQuery, QueryOptions};
 use crate::side::SideTables;
@@ -110,7 +110,7 @@ pub async fn run_scripts(
     for stream in planned.streams() {
         let script = known.get(stream.name.as_str());
         let script = script.ok_or_else(|| Error::internal(format!("no script for stream {}", stream.name)))?;
-        feeds.push(Feed::new(script));
+        feeds.push(Feed::new(script)?);
     }
     let ingests: Vec<_> = feeds.iter().map(|feed| Arc::clone(&feed.ingest)).collect();
     let mut driver = planned.start(ingests.clone())?.into_driver();
@@ -138,32 +138,32 @@ pub async fn run_scripts(
 /// A script on its way into an ingest's log.
 struct Feed {
     ingest: Arc<Ingest>,
-    progress: Progress,
+    recorder: Recorder,
     events: std::collections::VecDeque<LogEvent>,
     next_offsets: Vec<u64>,
     open: Vec<PartitionId>,
 }
 
 impl Feed {
-    fn new(script: &StreamLogScript) -> Self {
+    fn new(script: &StreamLogScript) -> Result<Self> {
         let definition = Arc::clone(&script.definition);
         let partitions = usize::try_from(script.partitions).unwrap_or_default();
         let side = SideTables::new(&definition.schema);
         let ingest = Ingest::new(Arc::clone(&definition), Arc::new(NoSource), Arc::new(SystemClock), side);
-        Self {
-            progress: Progress::new(definition.event_time.as_ref(), partitions),
+        Ok(Self {
+            recorder: Recorder::new(&LogPlace::default(), &definition, partitions)?,
             ingest: Arc::new(ingest),
             events: script.events.iter().cloned().collect(),
             next_offsets: vec![0; partitions],
             open: (0..script.partitions).rev().map(PartitionId).collect(),
-        }
+        })
     }
 
     /// Appends the next records; whether any are left.
     async fn feed(&mut self, records: usize, cut: &mut dyn Cut, tamper: Option<Tamper<'_>>) -> Result<bool> {
         for _ in 0..records {
             let Some(event) = self.next_event(cut.block_rows().max(1)) else { break };
-            self.ingest.append_event(event, &mut self.progress, tamper).await?;
+            self.ingest.append_event(event, &mut self.recorder, tamper).await?;
         }
         Ok(!self.events.is_empty() || !self.open.is_empty())
     }
@@ -195,7 +195,7 @@ impl Feed {
         if let Some(next) = self.next_offsets.get_mut(index) {
             *next = end;
         }
-        crate::ingest::Event::Rows { partition, offsets: Offset(start)..Offset(end), decoded }
+        crate::ingest::Event::Rows { partition, offsets: Offset(start)..Offset(end), decoded, arrival: None }
     }
 }
 

@@ -8,11 +8,13 @@ use std::fmt;
 pub const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// A point of event time: nanoseconds since 1970-01-01T00:00:00 UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct EventTime(pub i64);
 
 /// A length of event time in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Span(pub i64);
 
 impl Span {
@@ -42,7 +44,8 @@ impl EventTime {
 /// The promise that rows with an event time below it are late; it never decreases.
 ///
 /// A row whose event time equals the watermark is on time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Watermark(pub i64);
 
 impl Watermark {

@@ -20,7 +20,8 @@ pub struct WindowSpec {
 }
 
 /// A slice of event time, `[number · width, (number + 1) · width)` after the origin; the unit of state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Pane(pub i64);
 
 /// The extent of one window, `[start, end)`.

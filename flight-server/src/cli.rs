@@ -38,6 +38,12 @@ pub enum Command {
     /// Show the plans of the queries in SQL files, and what state they hold, without running them.
     #[command(after_help = "Example:\n  millstream explain schema.sql groupby.sql -p n='5 minutes' -p s='1 minute'")]
     Explain(SourceArgs),
+    /// Look into a state directory.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  millstream state inspect state\n  millstream state verify state\n  millstream state forget state results"
+    )]
+    State(StateCommand),
     /// Make trades, quotes or positions, over a socket or into files.
     #[command(
         after_help = "Examples:\n  millstream generate transaction --rate 10000 --listen 127.0.0.1:9999\n  millstream generate stock --sleep 10 --listen 127.0.0.1:9998\n  millstream generate transaction --rows 10000000 --out trades --files 4"
@@ -74,6 +80,47 @@ pub struct RunArgs {
     /// Write rows to a file instead of stdout.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Keep what the queries need to go on after a crash in this folder, and go on from it.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// What an acknowledged write in the state directory survives.
+    #[arg(long, value_enum, default_value_t = Durability::PowerLoss, requires = "state_dir")]
+    pub durability: Durability,
+    /// The longest time between two checkpoints of a query [default: 10s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "state_dir")]
+    pub checkpoint_interval: Option<Duration>,
+}
+
+/// What `state` does.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Show what is kept of each query: checkpoints, lineage, files.
+    Inspect {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// Check every checksum and every reference.
+    Verify {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// Drop what is kept of a query, so that one of its name begins anew.
+    Forget {
+        /// The state directory.
+        dir: PathBuf,
+        /// The query, as `state inspect` names it.
+        query: String,
+    },
+}
+
+/// What an acknowledged write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Durability {
+    /// The power going off: every write is synced.
+    PowerLoss,
+    /// The death of the process: nothing is synced.
+    ProcessCrash,
 }
 
 /// What `demo` takes.

@@ -10,5 +10,6 @@ pub mod output;
 pub mod queries;
 pub mod screen;
 pub mod session;
+pub mod state;
 
 pub use error::{Error, Result};

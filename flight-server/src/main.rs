@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use millstream::cli::{Cli, Command, RunArgs, SourceArgs};
+use millstream::cli::{Cli, Command, Durability, RunArgs, SourceArgs};
 use millstream::output::Output;
 use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
-use millstream::{Error, Result, demo, generate};
+use millstream::state::State;
+use millstream::{Error, Result, demo, generate, state};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -74,12 +75,21 @@ async fn run(command: Command, stop: watch::Receiver<bool>) -> Result<()> {
         Command::Demo(args) => demo::run(&args, stop).await,
         Command::Run(args) => run_scripts(&args, Mode::Run, stop).await,
         Command::Explain(source) => run_scripts(&explain_args(source), Mode::Explain, stop).await,
+        Command::State(command) => state::run(&command),
         Command::Generate(args) => generate::run(&args, stop).await,
     }
 }
 
 fn explain_args(source: SourceArgs) -> RunArgs {
-    RunArgs { source, format: millstream::cli::Format::Table, batch_interval: None, output: None }
+    RunArgs {
+        source,
+        format: millstream::cli::Format::Table,
+        batch_interval: None,
+        output: None,
+        state_dir: None,
+        durability: Durability::PowerLoss,
+        checkpoint_interval: None,
+    }
 }
 
 async fn run_scripts(args: &RunArgs, mode: Mode, stop: watch::Receiver<bool>) -> Result<()> {
@@ -88,6 +98,9 @@ async fn run_scripts(args: &RunArgs, mode: Mode, stop: watch::Receiver<bool>) ->
     let output = Output::new(args.format, args.output.as_ref(), screen.clone())?;
     let mut session = Session::new(output, screen, stop, mode);
     session.set_batch_interval(args.batch_interval);
+    if let Some(path) = &args.state_dir {
+        session.keep_state(State::open(path, args.durability, args.checkpoint_interval)?);
+    }
     for (name, value) in &args.source.parameters {
         session.bind_parameter(name, value);
     }

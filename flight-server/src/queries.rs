@@ -7,17 +7,19 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::datatypes::SchemaRef;
 use futures::future::join_all;
 use millstream_engine::Summary;
+use millstream_engine::durable::{DurableQuery, resume_streams};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{BadData, StreamDefinition};
 use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
 use millstream_engine::side::SideTables;
-use millstream_engine::sink::Sink;
+use millstream_engine::sink::{Guarantee, Sink};
 use millstream_engine::time::{Clock, SystemClock, Watermark};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::error::Result;
 use crate::screen::Screen;
+use crate::state::State;
 
 /// How often progress is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -60,19 +62,18 @@ pub struct Outcome {
 pub async fn run_together(
     jobs: Vec<Job>,
     side_tables: &BTreeMap<String, SideTables>,
+    state: Option<&State>,
     stop: watch::Receiver<bool>,
     screen: &Screen,
 ) -> Result<Outcome> {
     let started = Instant::now();
-    let ingests = open_streams(&jobs, side_tables)?;
-    let mut queries = Vec::new();
-    for job in jobs {
-        let streams = job.query.streams().iter().filter_map(|stream| ingests.get(&stream.name).cloned()).collect();
-        queries.push((job.query.start(streams)?, job.sink));
-    }
+    let (queries, ingests) = match state {
+        None => start_fresh(jobs, side_tables)?,
+        Some(state) => start_kept(jobs, side_tables, state, screen)?,
+    };
     let watched: Vec<_> = queries.iter().map(|(query, _)| query.progress()).collect();
     let mut reading = JoinSet::new();
-    for ingest in ingests.values() {
+    for ingest in &ingests {
         let ingest = Arc::clone(ingest);
         reading.spawn(async move { ingest.run().await });
     }
@@ -84,11 +85,13 @@ pub async fn run_together(
     screen.clear();
     reading.abort_all();
     let summaries = results.into_iter().collect::<Result<Vec<_>>>()?;
-    let bad_rows = ingests.iter().map(|(name, ingest)| {
-        let policy = ingest.definition().bad_data;
-        (name.clone(), (ingest.metrics().bad_rows(), policy))
-    });
-    let bad_rows = bad_rows.collect();
+    let mut bad_rows = BTreeMap::new();
+    for ingest in &ingests {
+        let stream = ingest.definition();
+        let (count, _) = bad_rows.entry(stream.name.clone()).or_insert((0, stream.bad_data));
+        // Ingests of the same stream read the same rows.
+        *count = ingest.metrics().bad_rows().max(*count);
+    }
     Ok(Outcome { summaries, bad_rows, elapsed: started.elapsed() })
 }
 
@@ -96,27 +99,81 @@ async fn run_one(query: Query, mut sink: Box<dyn Sink>, stop: watch::Receiver<bo
     Ok(query.run(sink.as_mut(), stop).await?)
 }
 
-fn open_streams(jobs: &[Job], side_tables: &BTreeMap<String, SideTables>) -> Result<BTreeMap<String, Arc<Ingest>>> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut ingests = BTreeMap::new();
+/// Queries with their sinks, and the streams they read.
+type Started = (Vec<(Query, Box<dyn Sink>)>, Vec<Arc<Ingest>>);
+
+/// Starts queries from the beginning of their streams, each of which is read once.
+fn start_fresh(jobs: Vec<Job>, side_tables: &BTreeMap<String, SideTables>) -> Result<Started> {
+    let mut ingests: BTreeMap<String, Arc<Ingest>> = BTreeMap::new();
     for stream in jobs.iter().flat_map(|job| job.query.streams()) {
         if !ingests.contains_key(&stream.name) {
-            let source = millstream_connectors::open_source(stream)?;
-            let side = side_tables.get(&stream.name).cloned();
-            let side = side.unwrap_or_else(|| SideTables::new(&stream.schema));
-            let definition: Arc<StreamDefinition> = Arc::clone(stream);
-            ingests.insert(stream.name.clone(), Arc::new(Ingest::new(definition, source, Arc::clone(&clock), side)));
+            ingests.insert(stream.name.clone(), Arc::new(open_stream(stream, side_tables)?));
         }
     }
-    Ok(ingests)
+    let mut queries = Vec::new();
+    for job in jobs {
+        let streams = job.query.streams().iter().filter_map(|stream| ingests.get(&stream.name).cloned()).collect();
+        queries.push((job.query.start(streams)?, job.sink));
+    }
+    Ok((queries, ingests.into_values().collect()))
+}
+
+/// Starts queries from where the state directory says that they were.
+fn start_kept(
+    jobs: Vec<Job>,
+    side_tables: &BTreeMap<String, SideTables>,
+    state: &State,
+    screen: &Screen,
+) -> Result<Started> {
+    let mut kept = Vec::new();
+    let mut sinks = Vec::new();
+    for job in jobs {
+        let query = job.query.keep_in(&state.directory, state.policy)?;
+        screen.note(&starting_note(&query, job.sink.guarantee()));
+        kept.push(query);
+        sinks.push(job.sink);
+    }
+    let streams = resume_streams(&mut kept, &state.directory, |stream| open_stream(stream, side_tables))?;
+    let mut ingests: Vec<Arc<Ingest>> = Vec::new();
+    for ingest in streams.iter().flatten() {
+        if !ingests.iter().any(|known| Arc::ptr_eq(known, ingest)) {
+            ingests.push(Arc::clone(ingest));
+        }
+    }
+    let mut queries = Vec::new();
+    for ((query, streams), sink) in kept.into_iter().zip(streams).zip(sinks) {
+        queries.push((query.start(streams)?, sink));
+    }
+    Ok((queries, ingests))
+}
+
+/// What a person should know of a query that is kept, as it starts.
+fn starting_note(query: &DurableQuery, guarantee: Guarantee) -> String {
+    let place = match query.lineage() {
+        None => "begins".to_owned(),
+        Some(0) => format!("goes on from epoch {}", query.next_epoch()),
+        Some(epochs) => format!("goes on from epoch {}, {epochs} to replay for its state", query.next_epoch()),
+    };
+    let warning = match guarantee {
+        Guarantee::ExactlyOnce => "",
+        Guarantee::AtLeastOnce => "; its sink keeps no ledger: after a crash the last rows may come twice",
+    };
+    format!("{}: {place}{warning}", query.name())
+}
+
+fn open_stream(
+    stream: &Arc<StreamDefinition>,
+    side_tables: &BTreeMap<String, SideTables>,
+) -> millstream_engine::Result<Ingest> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let source = millstream_connectors::open_source(stream)?;
+    let side = side_tables.get(&stream.name).cloned();
+    let side = side.unwrap_or_else(|| SideTables::new(&stream.schema));
+    Ok(Ingest::new(Arc::clone(stream), source, clock, side))
 }
 
 /// Draws progress for ever.
-async fn show_progress(
-    watched: &[watch::Receiver<QueryProgress>],
-    ingests: &BTreeMap<String, Arc<Ingest>>,
-    screen: &Screen,
-) {
+async fn show_progress(watched: &[watch::Receiver<QueryProgress>], ingests: &[Arc<Ingest>], screen: &Screen) {
     let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
     ticks.tick().await;
     let mut before = (Instant::now(), 0);
@@ -125,7 +182,7 @@ async fn show_progress(
         if !screen.is_terminal() || ingests.is_empty() {
             continue;
         }
-        let rows: u64 = ingests.values().map(|ingest| ingest.metrics().rows()).sum();
+        let rows: u64 = ingests.iter().map(|ingest| ingest.metrics().rows()).sum();
         let elapsed = before.0.elapsed().as_secs_f64().max(0.001);
         let rate = rows.saturating_sub(before.1) as f64 / elapsed;
         before = (Instant::now(), rows);
@@ -146,6 +203,9 @@ fn progress_line(watched: &[watch::Receiver<QueryProgress>], rows: u64, rate: f6
             format!(" (lag {})", short_duration(lag))
         }
     };
+    if let Some(recovery) = progress.iter().find_map(|progress| progress.recovery) {
+        return format!("recovering: {} of {} epochs replayed", recovery.epochs_done, recovery.epochs);
+    }
     let late = if late > 0 { format!("  late {late}") } else { String::new() };
     format!(
         "rows {}  {}/s  out {}  watermark {watermark}{lag}  state {} MiB{late}",

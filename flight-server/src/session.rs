@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::queries::{Job, Outcome, lost_rows, run_together};
 use crate::screen::Screen;
+use crate::state::State;
 
 /// A text of statements and where it came from.
 #[derive(Debug, Clone)]
@@ -72,8 +73,11 @@ pub struct Session {
     stop: watch::Receiver<bool>,
     mode: Mode,
     batch_interval: Option<Duration>,
+    state: Option<State>,
     outcomes: Vec<Outcome>,
     queries_started: u64,
+    /// How many queries have written to each sink.
+    sink_uses: BTreeMap<String, u64>,
 }
 
 impl Session {
@@ -87,8 +91,10 @@ impl Session {
             stop,
             mode,
             batch_interval: None,
+            state: None,
             outcomes: Vec::new(),
             queries_started: 0,
+            sink_uses: BTreeMap::new(),
         }
     }
 
@@ -100,6 +106,11 @@ impl Session {
     /// Sets the least time between micro-batches; `SET batch_interval` overrides it.
     pub fn set_batch_interval(&mut self, interval: Option<Duration>) {
         self.batch_interval = interval;
+    }
+
+    /// Keeps what the queries need to go on after a crash.
+    pub fn keep_state(&mut self, state: State) {
+        self.state = Some(state);
     }
 
     /// What the queries did, group by group.
@@ -144,7 +155,8 @@ impl Session {
             return Ok(());
         }
         let jobs = std::mem::take(jobs);
-        let outcome = run_together(jobs, &self.side_tables, self.stop.clone(), &self.screen).await?;
+        let outcome =
+            run_together(jobs, &self.side_tables, self.state.as_ref(), self.stop.clone(), &self.screen).await?;
         for note in lost_rows(&outcome) {
             self.screen.note(&note);
         }
@@ -191,26 +203,42 @@ impl Session {
                 self.explain(&query, parsed, script).await?;
             }
             Statement::Insert { sink, query } => {
-                let planned = self.plan(&query, parsed, script).await?;
+                let planned = self.plan(&query, Some(&sink.name), parsed, script).await?;
                 let open = |schema| Ok(millstream_connectors::open_sink(&sink.name, &sink.options, schema)?);
                 return Job::new(planned, open).map(Some);
             }
             Statement::Select(query) => {
-                let planned = self.plan(&query, parsed, script).await?;
+                let planned = self.plan(&query, None, parsed, script).await?;
                 return Job::new(planned, |schema| Ok(self.output.sink(&schema))).map(Some);
             }
         }
         Ok(None)
     }
 
-    async fn plan(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<PlannedQuery> {
+    async fn plan(
+        &mut self,
+        query: &StreamQuery,
+        sink: Option<&str>,
+        parsed: &ParsedStatement,
+        script: &Script,
+    ) -> Result<PlannedQuery> {
         self.queries_started += 1;
-        let planned = PlannedQuery::plan(&query.logical, self.options()?).await;
+        let mut options = self.options()?;
+        options.name = self.name_of(sink);
+        let planned = PlannedQuery::plan(&query.logical, options).await;
         planned.map_err(|error| placed(error, parsed, script))
     }
 
+    /// The name under which a query is known, the same whenever the script is run: its sink's, or its number.
+    fn name_of(&mut self, sink: Option<&str>) -> String {
+        let Some(sink) = sink else { return format!("query {}", self.queries_started) };
+        let count = self.sink_uses.entry(sink.to_owned()).or_default();
+        *count += 1;
+        if *count == 1 { sink.to_owned() } else { format!("{sink} {count}") }
+    }
+
     fn options(&self) -> Result<QueryOptions> {
-        let mut options = QueryOptions { name: format!("query {}", self.queries_started), ..QueryOptions::default() };
+        let mut options = QueryOptions::default();
         let broken = |error: millstream_sql::Error| Error::Engine(error.into());
         if let Some(text) = self.language.setting("batch_interval") {
             let span = millstream_sql::parse_span(text).map_err(broken)?;
@@ -225,7 +253,7 @@ impl Session {
     }
 
     async fn explain(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<()> {
-        let planned = self.plan(query, parsed, script).await?;
+        let planned = self.plan(query, None, parsed, script).await?;
         for (view, explanation) in planned.explain() {
             if let Some(view) = view {
                 self.output.text(&format!("view {view}\n"))?;

@@ -13,6 +13,7 @@ mod table;
 mod text;
 
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
 use millstream_engine::plan::WithOption;
 use millstream_engine::sink::Sink;
 use millstream_engine::{Error, Result};
@@ -43,7 +44,7 @@ pub fn open(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box
             let sink = ConsoleSink::new(std::io::stdout(), format, schema);
             Box::new(if is_colored { sink.colored() } else { sink })
         }
-        Destination::Files { path, format } => Box::new(FilesSink::create(path, format, schema)?),
+        Destination::Files { path, format } => Box::new(FilesSink::new(path, format, schema)),
         Destination::Blackhole => Box::new(BlackholeSink::new()),
     })
 }
@@ -90,6 +91,22 @@ fn files_options(options: &[WithOption]) -> Result<Destination<'_>> {
     Ok(Destination::Files { path, format })
 }
 
+/// Does what may block on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    SpawnedTask::spawn_blocking(work).join().await.map_err(|error| Error::internal(format!("a sink stopped: {error}")))?
+}
+
+/// The error of a writer whose place another one has taken.
+fn taken_over(destination: &str) -> Error {
+    let message = format!("{destination}: a newer run of this query has taken over");
+    Error::state(message, "stop one of the two; only the newer one writes")
+}
+
+/// The error of a sink that is used before its begin, or after a failure.
+fn not_begun(connector: &str) -> Error {
+    Error::internal(format!("the {connector} sink takes rows before its begin"))
+}
+
 fn unknown(name: &str, connector: &str) -> Error {
     let known = format!("the connectors are {}", CONNECTORS.join(", "));
     let hint = match nearest(connector, CONNECTORS.into_iter()) {
@@ -105,7 +122,14 @@ mod tests {
 
     use datafusion::arrow::datatypes::Schema;
 
+    use millstream_engine::sink::SinkWriter;
+
     use super::*;
+
+    /// The writer of a query in a term.
+    pub(super) fn writer(query: &str, term: u64) -> SinkWriter {
+        SinkWriter { query: query.to_owned(), term }
+    }
 
     fn open_with(options: &[(&str, &str)]) -> Result<Box<dyn Sink>> {
         let option = |(key, value): &(&str, &str)| WithOption {

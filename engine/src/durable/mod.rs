@@ -1,5 +1,25 @@
-//! What survives the process.
+//! What survives the process: the durable file layer, journals, write-ahead logs and what is kept of each query.
+//!
+//! [`Files`] is the disk, [`StateDirectory`] what is on it. A query's epochs go to a journal (`query_store`), the rows
+//! of streams that cannot be read again to a write-ahead log (`wal`); [`durable_step`] is where tests pull the plug.
 
 mod crash;
+mod directory;
+mod files;
+mod index;
+mod inspect;
+mod journal;
+mod query_store;
+mod record;
+mod resume;
+mod wal;
 
 pub use crash::{CRASH_AT, durable_step};
+pub use directory::StateDirectory;
+pub use files::{AppendFile, Durability, Files, LocalFiles};
+pub(crate) use files::{ROOM_PAUSE, is_disk_full};
+pub use inspect::{KeptCheckpoint, KeptFile, KeptQuery, Report, inspect, verify};
+pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};
+pub use resume::{DurableQuery, resume_streams};
+pub use wal::WAL_LIMIT_BYTES;
+pub(crate) use wal::{Frame, SharedWal};

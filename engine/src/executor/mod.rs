@@ -2,12 +2,14 @@
 
 mod assign;
 mod held;
+mod image;
 mod shard;
 mod stage;
 mod unbounded;
 mod update;
 mod view;
 
+pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
 pub(crate) use stage::{Stage, StageOptions};
 pub use update::RowCounts;

@@ -1,5 +1,6 @@
 //! The share of an aggregate's state that one task owns: a range of key partitions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
@@ -56,7 +57,7 @@ impl Shard {
         }
         let batches = self.panes.take(pane, tag);
         let merged = self.merge(batches)?;
-        self.panes.add(pane, tag, merged);
+        self.panes.put(pane, tag, merged);
         Ok(())
     }
 
@@ -138,6 +139,26 @@ impl Shard {
     /// Drops panes before `pane`.
     pub(crate) fn evict(&mut self, pane: Pane) {
         self.panes.evict(pane);
+    }
+
+    /// Puts state back that was taken out.
+    pub(crate) fn put(&mut self, pane: Pane, tag: EventTime, state: Vec<RecordBatch>) {
+        self.panes.put(pane, tag, state);
+    }
+
+    /// Every entry, and those that changed since the last call.
+    pub(crate) fn image(&mut self) -> (Vec<PaneTag>, BTreeSet<PaneTag>) {
+        self.panes.image()
+    }
+
+    /// Takes every entry as changed.
+    pub(crate) fn forget_image(&mut self) {
+        self.panes.forget_image();
+    }
+
+    /// The batches of an entry.
+    pub(crate) fn entry(&self, (pane, tag): PaneTag) -> &[RecordBatch] {
+        self.panes.get(pane, tag)
     }
 
     /// The memory of the state and what is derived from it.

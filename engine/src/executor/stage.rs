@@ -80,24 +80,24 @@ pub struct StageCounts {
 /// A stage.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    program: Arc<Program>,
+    pub(super) program: Arc<Program>,
     inputs: Vec<StageInput>,
-    views: Vec<View>,
-    windows: Vec<WindowSpec>,
-    calendars: Vec<Calendar>,
-    state: State,
-    options: StageOptions,
+    pub(super) views: Vec<View>,
+    pub(super) windows: Vec<WindowSpec>,
+    pub(super) calendars: Vec<Calendar>,
+    pub(super) state: State,
+    pub(super) options: StageOptions,
     /// All instants up to here have been evaluated.
-    evaluated: EventTime,
+    pub(super) evaluated: EventTime,
     counts: Vec<RowCounts>,
     instants: u64,
 }
 
 #[derive(Debug)]
-struct View {
+pub(super) struct View {
     name: String,
-    stage: Stage,
-    rows: u64,
+    pub(super) stage: Stage,
+    pub(super) rows: u64,
 }
 
 impl Stage {
@@ -340,6 +340,23 @@ impl Stage {
             }
             State::Aggregate { .. } | State::Rows { .. } => self.evaluate_windows(watermark).await,
         }
+    }
+
+    /// Passes the instants that `watermark` crosses without making their results, which were made before.
+    ///
+    /// # Errors
+    /// Fails if state cannot be merged.
+    pub(crate) fn pass(&mut self, watermark: Watermark) -> Result<()> {
+        match &mut self.state {
+            State::Finite { plan } => *plan = None,
+            State::Stateless { ready } => ready.clear(),
+            State::Unbounded { state, ready } => state.absorb(std::mem::take(ready))?,
+            State::Aggregate { .. } | State::Rows { .. } => {
+                self.evaluated = self.evaluated.max(EventTime(self.output_watermark(watermark).0));
+                self.evict();
+            }
+        }
+        Ok(())
     }
 
     async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {

@@ -1,6 +1,6 @@
 //! A GROUP BY over endless rows: one open pane, of which each micro-batch shows the groups it changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::arrow::array::BooleanArray;
@@ -21,6 +21,8 @@ pub(crate) struct Unbounded {
     plans: Arc<AggregatePlans>,
     router: KeyRouter,
     partitions: BTreeMap<usize, Vec<RecordBatch>>,
+    /// The partitions that changed since the last image.
+    changed: BTreeSet<usize>,
     bytes: usize,
 }
 
@@ -31,12 +33,28 @@ impl Unbounded {
     pub(crate) fn new(plans: Arc<AggregatePlans>, partitions: u32) -> Self {
         // One shard for each key partition.
         let router = KeyRouter { key_columns: plans.key_columns, partitions, shards: partitions };
-        Self { plans, router, partitions: BTreeMap::new(), bytes: 0 }
+        Self { plans, router, partitions: BTreeMap::new(), changed: BTreeSet::new(), bytes: 0 }
     }
 
     /// Takes in state rows and gives the result rows that are new or changed.
     pub(crate) fn update(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let (before, after) = self.merge(state)?;
+        let before = if before.is_empty() { Vec::new() } else { self.results(before)? };
+        let after = if after.is_empty() { Vec::new() } else { self.results(after)? };
+        new_rows(&before, after)
+    }
+
+    /// Takes in state rows whose results were given before.
+    pub(crate) fn absorb(&mut self, state: Vec<RecordBatch>) -> Result<()> {
+        self.merge(state).map(|_| ())
+    }
+
+    /// The state of the partitions that `state` has rows of, before and after taking them in.
+    fn merge(&mut self, state: Vec<RecordBatch>) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>)> {
         let mut added = BTreeMap::<usize, Vec<RecordBatch>>::new();
+        if state.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
         for batch in self.plans.merge(state)? {
             for (partition, rows) in self.router.split(batch)? {
                 added.entry(partition).or_default().push(rows);
@@ -49,13 +67,34 @@ impl Unbounded {
             self.bytes = self.bytes.saturating_sub(byte_size(&known));
             before.extend(known.iter().cloned());
             let merged = self.plans.merge(known.into_iter().chain(rows).collect())?;
-            self.bytes += byte_size(&merged);
             after.extend(merged.iter().cloned());
-            self.partitions.insert(partition, merged);
+            self.put(partition, merged);
         }
-        let before = if before.is_empty() { Vec::new() } else { self.results(before)? };
-        let after = if after.is_empty() { Vec::new() } else { self.results(after)? };
-        new_rows(&before, after)
+        Ok((before, after))
+    }
+
+    /// Puts the state of a partition in its place.
+    pub(crate) fn put(&mut self, partition: usize, state: Vec<RecordBatch>) {
+        self.bytes += byte_size(&state);
+        self.changed.insert(partition);
+        self.partitions.insert(partition, state);
+    }
+
+    /// The number of every partition that has state, and the state of those that changed since the last call.
+    pub(crate) fn image(&mut self) -> (Vec<usize>, Vec<(usize, Vec<RecordBatch>)>) {
+        let changed = std::mem::take(&mut self.changed);
+        let states = changed.into_iter().filter_map(|number| Some((number, self.partitions.get(&number)?.clone())));
+        (self.partitions.keys().copied().collect(), states.collect())
+    }
+
+    /// Takes every partition as changed.
+    pub(crate) fn forget_image(&mut self) {
+        self.changed = self.partitions.keys().copied().collect();
+    }
+
+    /// The group keys and the partitions they are spread over.
+    pub(crate) const fn router(&self) -> &KeyRouter {
+        &self.router
     }
 
     fn results(&self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {

@@ -10,7 +10,8 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
-use crate::ingest::progress::Behind;
+use crate::ingest::event::LoggedEvent;
+use crate::ingest::progress::{Behind, Progress};
 use crate::source::{BadRow, Offset, PartitionId};
 use crate::time::{EventTime, Watermark};
 
@@ -36,15 +37,24 @@ pub struct Block {
 /// An entry of a stream's log.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
+    /// Its number, contiguous from 0 at the beginning of the stream.
+    pub(crate) seq: u64,
+    /// What happened.
+    pub(crate) event: LoggedEvent,
     /// The rows, unless only time has passed.
     pub(crate) block: Option<std::sync::Arc<Block>>,
-    /// The stream's watermark after this record.
-    pub(crate) watermark: Watermark,
+    /// The watermarks after this record.
+    pub(crate) progress: Progress,
     /// When the record was logged, for measuring delay.
     pub(crate) logged_at: Instant,
 }
 
 impl Record {
+    /// The stream's watermark after this record.
+    pub(crate) fn watermark(&self) -> Watermark {
+        if self.event == LoggedEvent::Closed { Watermark::END } else { self.progress.watermark() }
+    }
+
     /// The rows it has.
     pub(crate) fn row_count(&self) -> usize {
         self.block.as_ref().map_or(0, |block| block.rows.num_rows())

@@ -49,10 +49,11 @@ pub(crate) struct LogReader {
 }
 
 impl StreamLog {
-    /// An empty log that keeps about this much.
-    pub(crate) fn new(limit_bytes: usize) -> Arc<Self> {
+    /// An empty log that keeps about this much and whose first record will be `first`.
+    pub(crate) fn new(limit_bytes: usize, first: u64) -> Arc<Self> {
         let (appended, _) = watch::channel(0);
-        Arc::new(Self { state: Mutex::default(), appended, taken: Notify::new(), limit_bytes })
+        let state = Mutex::new(State { first, ..State::default() });
+        Arc::new(Self { state, appended, taken: Notify::new(), limit_bytes })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,10 +61,12 @@ impl StreamLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A reader from here on.
-    pub(crate) fn reader(self: &Arc<Self>) -> LogReader {
+    /// A reader from `seq` on, or from where the log is now if that is later.
+    ///
+    /// Records before its place are kept for nobody's sake: readers are made before the first append.
+    pub(crate) fn reader(self: &Arc<Self>, seq: u64) -> LogReader {
         let mut state = self.state();
-        let next = state.first + state.records.len() as u64;
+        let next = seq.max(state.first + state.records.len() as u64);
         state.readers.push(Some(next));
         LogReader { log: Arc::clone(self), index: state.readers.len() - 1, appended: self.appended.subscribe() }
     }
@@ -105,7 +108,7 @@ impl StreamLog {
 impl State {
     fn drop_taken(&mut self) {
         let end = self.first + self.records.len() as u64;
-        let needed = self.readers.iter().flatten().copied().min().unwrap_or(end);
+        let needed = self.readers.iter().flatten().copied().min().unwrap_or(end).min(end);
         while self.first < needed {
             if let Some(record) = self.records.pop_front() {
                 self.bytes = self.bytes.saturating_sub(record.bytes());
@@ -116,14 +119,15 @@ impl State {
 }
 
 impl LogReader {
-    /// Takes the next records, in order, as long as they have fewer than `max_rows` rows together (at least one).
-    pub(crate) fn take(&mut self, max_rows: usize) -> Vec<Arc<Record>> {
+    /// Takes the next records, in order, as long as they have fewer than `max_rows` rows together (at least one) and
+    /// come before the record `end`.
+    pub(crate) fn take(&mut self, max_rows: usize, end: u64) -> Vec<Arc<Record>> {
         let mut state = self.log.state();
         let Some(next) = state.readers.get(self.index).copied().flatten() else { return Vec::new() };
-        let skip = usize::try_from(next - state.first).unwrap_or(usize::MAX);
+        let skip = usize::try_from(next.saturating_sub(state.first)).unwrap_or(usize::MAX);
         let mut rows = 0;
         let mut taken = Vec::new();
-        for record in state.records.iter().skip(skip) {
+        for record in state.records.iter().skip(skip).take_while(|record| record.seq < end) {
             rows += record.row_count();
             if rows > max_rows && !taken.is_empty() {
                 break;
@@ -143,8 +147,13 @@ impl LogReader {
     pub(crate) fn waiting_rows(&self) -> usize {
         let state = self.log.state();
         let Some(next) = state.readers.get(self.index).copied().flatten() else { return 0 };
-        let skip = usize::try_from(next - state.first).unwrap_or(usize::MAX);
+        let skip = usize::try_from(next.saturating_sub(state.first)).unwrap_or(usize::MAX);
         state.records.iter().skip(skip).map(|record| record.row_count()).sum()
+    }
+
+    /// The number of the next record it takes.
+    pub(crate) fn place(&self) -> u64 {
+        self.log.state().readers.get(self.index).copied().flatten().unwrap_or(u64::MAX)
     }
 
     /// Whether a record can be taken now.

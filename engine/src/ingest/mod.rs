@@ -4,36 +4,38 @@
 //! are cores. Rows that cannot be used are counted and treated as the stream's `bad_data` says.
 
 mod block;
+mod event;
 mod log;
+mod partitions;
 mod progress;
 mod reading;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use datafusion::arrow::array::{Array, Int64Array};
 use datafusion::arrow::compute::{filter_record_batch, is_not_null};
 use datafusion::arrow::record_batch::RecordBatch;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 pub use block::Block;
 pub(crate) use block::Record;
+pub(crate) use event::{LogPlace, LoggedEvent};
 pub use log::LOG_LIMIT_BYTES;
 pub(crate) use log::{LogReader, StreamLog};
+use partitions::Partitions;
 pub use progress::{Behind, Observed, Progress};
 pub(crate) use reading::Event;
-use reading::read_partition;
 
+use crate::durable::{Frame, SharedWal};
 use crate::error::{Error, Result};
 use crate::plan::{BadData, StreamDefinition};
 use crate::side::SideTables;
-use crate::source::{BadRow, Decoded, MemoryIndex, Offset, PartitionId, Source};
-use crate::time::{Clock, Watermark};
+use crate::source::{BadRow, Decoded, InputIndex, MemoryIndex, Offset, PartitionId, Source};
+use crate::time::{Clock, EventTime};
 
-/// Events between the partitions and the log.
-const EVENT_QUEUE: usize = 4;
+/// The most events that share a sync of the write-ahead log with the first of them.
+const GROUPED_EVENTS: usize = 31;
 
 /// What a stream has taken in so far.
 #[derive(Debug, Default)]
@@ -69,6 +71,57 @@ pub struct Ingest {
     log: Arc<StreamLog>,
     metrics: Arc<IngestMetrics>,
     side: SideTables,
+    /// Where to begin; taken by [`Ingest::run`].
+    resume: Mutex<Option<Resume>>,
+}
+
+/// Where and how the ingestion of a stream begins in a run that has a state directory.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// The place of the first record.
+    pub(crate) place: LogPlace,
+    /// The records from there on that queries know already; they are made again as they were.
+    pub(crate) replay: Vec<LoggedEvent>,
+    /// What the source noted in earlier runs.
+    pub(crate) index: Option<Arc<dyn InputIndex>>,
+    /// Where records are kept with their rows, for a source that cannot be read again.
+    pub(crate) wal: Option<SharedWal>,
+}
+
+/// The end of a stream's log, which decides what the next record is.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    seq: u64,
+    offsets: Vec<Offset>,
+    progress: Progress,
+}
+
+impl Recorder {
+    /// The end of the log at `place`, for a stream of this many partitions.
+    ///
+    /// # Errors
+    /// Fails if the stream had another number of partitions.
+    pub(crate) fn new(place: &LogPlace, definition: &StreamDefinition, partitions: usize) -> Result<Self> {
+        let fresh = || Progress::new(definition.event_time.as_ref(), partitions);
+        let progress = place.progress.clone().unwrap_or_else(fresh);
+        if progress.partitions() != partitions {
+            let message = format!(
+                "stream \"{}\" had {} partitions when it was read last and has {partitions} now",
+                definition.name,
+                progress.partitions()
+            );
+            return Err(Error::state(message, "restore the input as it was, or start with a new state directory"));
+        }
+        let mut offsets = place.offsets.clone();
+        offsets.resize(partitions, Offset(0));
+        Ok(Self { seq: place.seq, offsets, progress })
+    }
+
+    fn reach(&mut self, partition: PartitionId, end: Offset) {
+        if let Some(offset) = self.offsets.get_mut(usize::try_from(partition.0).unwrap_or(usize::MAX)) {
+            *offset = end;
+        }
+    }
 }
 
 impl Ingest {
@@ -79,8 +132,16 @@ impl Ingest {
         clock: Arc<dyn Clock>,
         side: SideTables,
     ) -> Self {
-        let log = StreamLog::new(LOG_LIMIT_BYTES);
-        Self { definition, source, clock, log, metrics: Arc::default(), side }
+        let log = StreamLog::new(LOG_LIMIT_BYTES, 0);
+        Self { definition, source, clock, log, metrics: Arc::default(), side, resume: Mutex::default() }
+    }
+
+    /// The same stream, read on from where an earlier run left it.
+    #[must_use]
+    pub fn resume(mut self, resume: Resume) -> Self {
+        self.log = StreamLog::new(LOG_LIMIT_BYTES, resume.place.seq);
+        self.resume = Mutex::new(Some(resume));
+        self
     }
 
     /// The stream.
@@ -103,8 +164,14 @@ impl Ingest {
         self.source.describe()
     }
 
-    pub(crate) fn reader(&self) -> LogReader {
-        self.log.reader()
+    /// Whether what it read can be read again after a restart.
+    pub fn is_replayable(&self) -> bool {
+        self.source.is_replayable()
+    }
+
+    /// A reader from the record `seq` on.
+    pub(crate) fn reader(&self, seq: u64) -> LogReader {
+        self.log.reader(seq)
     }
 
     /// Reads the stream to its end; for a stream without end, until it is dropped.
@@ -118,75 +185,142 @@ impl Ingest {
     }
 
     async fn read_all(&self) -> Result<()> {
-        let readers = self.source.open(&[], Arc::new(MemoryIndex::default())).await?;
-        tracing::info!(stream = %self.definition.name, partitions = readers.len(), "opened");
-        let mut progress = Progress::new(self.definition.event_time.as_ref(), readers.len());
-        let (events, mut received) = mpsc::channel(EVENT_QUEUE);
+        let Resume { place, replay, index, wal } =
+            self.resume.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let from = if self.source.is_replayable() { place.offsets.clone() } else { Vec::new() };
+        let readers = self.source.open(&from, index.unwrap_or_else(|| Arc::new(MemoryIndex::default()))).await?;
+        tracing::info!(stream = %self.definition.name, partitions = readers.len(), seq = place.seq, "opened");
+        let mut recorder = Recorder::new(&place, &self.definition, readers.len())?;
         let idle_timeout = self.definition.event_time.and_then(|rule| rule.idle_timeout);
-        let mut tasks = JoinSet::new();
-        for (number, reader) in (0..).zip(readers) {
-            tasks.spawn(read_partition(PartitionId(number), reader, idle_timeout, events.clone()));
+        let limits = if wal.is_some() { &[] } else { replay.as_slice() };
+        let mut partitions = Partitions::spawn(&self.definition.name, readers, limits, idle_timeout);
+        if let Some(wal) = &wal {
+            self.follow_wal(wal, &mut recorder).await?;
+            partitions.move_to(&recorder.offsets);
+        } else {
+            for logged in &replay {
+                let event = partitions.again(logged).await?;
+                self.append_event(event, &mut recorder, None).await?;
+            }
         }
-        drop(events);
-        while let Some(event) = self.next_event(&mut received).await {
-            self.append_event(event, &mut progress, None).await?;
+        partitions.leave_ended(&recorder.progress);
+        while let Some(event) = self.next_event(&mut partitions).await {
+            let mut events = vec![event];
+            if wal.is_some() {
+                // Whatever is there shares one sync.
+                events.extend(std::iter::from_fn(|| partitions.try_next()).take(GROUPED_EVENTS));
+            }
+            self.append_all(events, &mut recorder, wal.as_ref()).await?;
         }
-        while let Some(ended) = tasks.join_next().await {
-            ended.map_err(|error| Error::internal(format!("a reader ended early: {error}")))?;
-        }
+        partitions.finish().await?;
         // Also a stream without any partition ends, and with it what waits for its watermark.
-        self.log.append(Record { block: None, watermark: Watermark::END, logged_at: Instant::now() }).await;
+        self.append_all(vec![Event::Closed], &mut recorder, wal.as_ref()).await
+    }
+
+    /// Takes in what the write-ahead log holds from the recorder's place on.
+    async fn follow_wal(&self, wal: &SharedWal, recorder: &mut Recorder) -> Result<()> {
+        while let Some(frame) = wal.read(recorder.seq).await? {
+            let Frame { event, rows, .. } = frame;
+            let event = match event {
+                LoggedEvent::Rows { partition, start, end, arrival } => {
+                    let batch = rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.definition.schema)));
+                    let decoded = Decoded { batch, bad: Vec::new() };
+                    Event::Rows { partition, offsets: start..end, decoded, arrival }
+                }
+                LoggedEvent::Idle(partition) => Event::Idle(partition),
+                LoggedEvent::End(partition) => Event::End(partition),
+                LoggedEvent::Tick(time) => Event::Tick(time),
+                LoggedEvent::Closed => Event::Closed,
+            };
+            self.append_event(event, recorder, None).await?;
+        }
         Ok(())
     }
 
     /// The next thing that happens; on a stream whose event time is arrival time, time itself happens too.
-    async fn next_event(&self, received: &mut mpsc::Receiver<Event>) -> Option<Event> {
+    async fn next_event(&self, partitions: &mut Partitions) -> Option<Event> {
         if self.definition.event_time.is_some() {
-            return received.recv().await;
+            return partitions.next().await;
         }
         tokio::select! {
-            event = received.recv() => event,
-            () = tokio::time::sleep(ARRIVAL_TICK) => Some(Event::Tick),
+            event = partitions.next() => event,
+            () = tokio::time::sleep(ARRIVAL_TICK) => Some(Event::Tick(self.clock.now())),
         }
+    }
+
+    /// Logs what happened, in the write-ahead log first if there is one.
+    async fn append_all(&self, events: Vec<Event>, recorder: &mut Recorder, wal: Option<&SharedWal>) -> Result<()> {
+        let mut records = Vec::with_capacity(events.len());
+        let mut failure = None;
+        for event in events {
+            match self.record_of(event, recorder) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        if let Some(wal) = wal {
+            wal.write(records.iter().map(Frame::of).collect()).await?;
+        }
+        for record in records {
+            self.log.append(record).await;
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Logs what happened; `tamper` may change the block on its way.
     pub(crate) async fn append_event(
         &self,
         event: Event,
-        progress: &mut Progress,
+        recorder: &mut Recorder,
         tamper: Option<&(dyn Fn(&mut Block) + Sync)>,
     ) -> Result<()> {
-        let mut block = self.block_of(event, progress)?;
-        if let (Some(tamper), Some(block)) = (tamper, &mut block) {
-            tamper(block);
+        let mut record = self.record_of(event, recorder)?;
+        if let (Some(tamper), Some(block)) = (tamper, &mut record.block) {
+            tamper(Arc::make_mut(block));
         }
-        let record = Record { block: block.map(Arc::new), watermark: progress.watermark(), logged_at: Instant::now() };
         self.log.append(record).await;
         Ok(())
     }
 
-    fn block_of(&self, event: Event, progress: &mut Progress) -> Result<Option<Block>> {
-        let block = match event {
-            Event::Rows { partition, offsets, decoded } => {
+    fn record_of(&self, event: Event, recorder: &mut Recorder) -> Result<Record> {
+        let progress = &mut recorder.progress;
+        let mut block = None;
+        let event = match event {
+            Event::Rows { partition, offsets, decoded, arrival } => {
                 self.set_aside(partition, &decoded.bad)?;
-                self.block(partition, offsets, decoded, progress)?
+                let arrival = self.arrival_time(arrival, progress);
+                block = self.block(partition, offsets.clone(), decoded, arrival, progress)?;
+                recorder.reach(partition, offsets.end);
+                LoggedEvent::Rows { partition, start: offsets.start, end: offsets.end, arrival }
             }
             Event::Idle(partition) => {
                 progress.idle(partition);
-                None
+                LoggedEvent::Idle(partition)
             }
             Event::End(partition) => {
                 progress.end(partition);
-                None
+                LoggedEvent::End(partition)
             }
-            Event::Tick => {
-                progress.arrive(self.clock.now());
-                None
+            Event::Tick(time) => {
+                progress.arrive(time);
+                LoggedEvent::Tick(time)
             }
+            Event::Closed => LoggedEvent::Closed,
             Event::Failed(error) => return Err(error),
         };
-        Ok(block)
+        let seq = recorder.seq;
+        recorder.seq += 1;
+        let progress = recorder.progress.clone();
+        Ok(Record { seq, event, block: block.map(Arc::new), progress, logged_at: Instant::now() })
+    }
+
+    /// The event time that rows without one get: when they came, or when they came the first time.
+    fn arrival_time(&self, logged: Option<EventTime>, progress: &Progress) -> Option<EventTime> {
+        let is_arrival = self.definition.event_time.is_none();
+        is_arrival.then(|| logged.unwrap_or_else(|| EventTime(self.clock.now().0.max(progress.watermark().0))))
     }
 
     fn block(
@@ -194,13 +328,14 @@ impl Ingest {
         partition: PartitionId,
         offsets: std::ops::Range<Offset>,
         decoded: Decoded,
+        arrival: Option<EventTime>,
         progress: &mut Progress,
     ) -> Result<Option<Block>> {
-        let (rows, times) = match &self.definition.event_time {
-            Some(rule) => self.with_event_times(partition, &offsets, decoded.batch, rule.column)?,
-            None => {
-                let now = self.clock.now().0.max(progress.watermark().0);
-                let times = Int64Array::from_value(now, decoded.batch.num_rows());
+        let (rows, times) = match (&self.definition.event_time, arrival) {
+            (Some(rule), _) => self.with_event_times(partition, &offsets, decoded.batch, rule.column)?,
+            (None, arrival) => {
+                let arrival = arrival.ok_or_else(|| Error::internal("rows without event time have no arrival time"))?;
+                let times = Int64Array::from_value(arrival.0, decoded.batch.num_rows());
                 (decoded.batch, times)
             }
         };

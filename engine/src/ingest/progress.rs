@@ -27,8 +27,8 @@ pub struct Observed {
     pub behind: Vec<Behind>,
 }
 
-/// The watermarks of a stream and its partitions.
-#[derive(Debug, Clone)]
+/// The watermarks of a stream and its partitions; as JSON, part of a place in its log.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Progress {
     delay: Span,
     max_future_skew: Option<Span>,
@@ -36,13 +36,14 @@ pub struct Progress {
     stream: Watermark,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Partition {
     watermark: Watermark,
     state: State,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum State {
     Active,
     Idle,
@@ -63,6 +64,16 @@ impl Progress {
     /// The stream's watermark: the least of the partitions that take part; it never decreases.
     pub const fn watermark(&self) -> Watermark {
         self.stream
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Whether a partition has come to its end.
+    pub fn has_ended(&self, partition: PartitionId) -> bool {
+        self.get(partition).is_some_and(|partition| partition.state == State::Ended)
     }
 
     /// The watermark of one partition.

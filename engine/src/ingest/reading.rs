@@ -1,5 +1,6 @@
 //! Reading one partition: splits are fetched in order, decoded several at a time, and handed on in order.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::pin;
 
@@ -8,15 +9,22 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::source::{Decoded, Offset, PartitionId, PartitionReader, Split};
-use crate::time::Span;
+use crate::time::{EventTime, Span};
 
 /// What happens to a stream, in order within a partition.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Rows { partition: PartitionId, offsets: Range<Offset>, decoded: Decoded },
+    /// Rows; with their event time if they were logged before and have none of their own.
+    Rows {
+        partition: PartitionId,
+        offsets: Range<Offset>,
+        decoded: Decoded,
+        arrival: Option<EventTime>,
+    },
     Idle(PartitionId),
     End(PartitionId),
-    Tick,
+    Tick(EventTime),
+    Closed,
     Failed(Error),
 }
 
@@ -28,10 +36,11 @@ enum Pending {
     Failed(Error),
 }
 
-/// Reads a partition to its end.
+/// Reads a partition to its end; its first splits end at `limits`, ascending.
 pub(super) async fn read_partition(
     partition: PartitionId,
     mut reader: Box<dyn PartitionReader>,
+    mut limits: VecDeque<Offset>,
     idle_timeout: Option<Span>,
     events: mpsc::Sender<Event>,
 ) {
@@ -39,8 +48,13 @@ pub(super) async fn read_partition(
     let (pending, mut started) = mpsc::channel(decoding);
     let reading = async move {
         loop {
-            let next = next_split(reader.as_mut(), idle_timeout, &pending).await;
+            let next = next_split(reader.as_mut(), limits.front().copied(), idle_timeout, &pending).await;
             let is_last = !matches!(next, Pending::Split(..));
+            if let Pending::Split(offsets, _) = &next {
+                while limits.front().is_some_and(|limit| *limit <= offsets.end) {
+                    limits.pop_front();
+                }
+            }
             if pending.send(next).await.is_err() || is_last {
                 return;
             }
@@ -59,10 +73,11 @@ pub(super) async fn read_partition(
 /// Waits for the next split and starts decoding it; says so once if it takes longer than the idle timeout.
 async fn next_split(
     reader: &mut dyn PartitionReader,
+    limit: Option<Offset>,
     idle_timeout: Option<Span>,
     pending: &mpsc::Sender<Pending>,
 ) -> Pending {
-    let mut next = pin!(reader.next(None));
+    let mut next = pin!(reader.next(limit));
     let mut timeout = idle_timeout.map(|span| std::time::Duration::from_nanos(span.0.unsigned_abs()));
     let split = loop {
         let idle = async {
@@ -96,7 +111,7 @@ async fn decoded(partition: PartitionId, pending: Pending) -> Event {
         Pending::End => Event::End(partition),
         Pending::Failed(error) => Event::Failed(error),
         Pending::Split(offsets, task) => match task.join().await {
-            Ok(Ok(decoded)) => Event::Rows { partition, offsets, decoded },
+            Ok(Ok(decoded)) => Event::Rows { partition, offsets, decoded, arrival: None },
             Ok(Err(error)) => Event::Failed(error),
             Err(error) => Event::Failed(Error::internal(format!("decoding stopped: {error}"))),
         },

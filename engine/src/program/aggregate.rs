@@ -115,6 +115,11 @@ impl AggregatePlans {
         self.post.as_ref().is_none_or(|post| is_stateless(post.plan()))
     }
 
+    /// The columns of the state.
+    pub(crate) fn state_schema(&self) -> SchemaRef {
+        self.reduce.plan().schema()
+    }
+
     /// The plans as text: update, merge, evaluate.
     pub(crate) fn display(&self) -> [String; 3] {
         let post = self.post.as_ref().map(Template::display).unwrap_or_default();

@@ -102,6 +102,14 @@ impl InputPlan {
         self.table().window().ok_or_else(|| Error::internal("a leaf of a windowed query has no window"))
     }
 
+    /// The columns of the rows that row state keeps.
+    ///
+    /// # Errors
+    /// Fails only if the plan and its head do not fit.
+    pub(crate) fn kept_schema(&self) -> Result<SchemaRef> {
+        Ok(Arc::new(self.head.schema.project(&self.kept)?))
+    }
+
     /// Kept rows with the columns for the window's bounds back in their places.
     pub(crate) fn with_bounds(&self, kept: &RecordBatch, window: Window) -> Result<RecordBatch> {
         let mut stored = kept.columns().iter();

@@ -36,6 +36,11 @@ impl Calendar {
         next
     }
 
+    /// The panes and their first instants, ascending.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (Pane, EventTime)> + '_ {
+        self.first_instants.iter().map(|(pane, first)| (*pane, *first))
+    }
+
     /// Forgets panes before `pane`.
     pub(crate) fn evict(&mut self, pane: Pane) {
         self.first_instants = self.first_instants.split_off(&pane);

@@ -3,7 +3,7 @@
 //! A tag is the first instant that may see the rows: the natural one for rows that came in time, a later one for rows
 //! that missed it. Entries whose tag has passed are merged by whoever evaluates, entries to come are kept apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::arrow::record_batch::RecordBatch;
 
@@ -14,12 +14,20 @@ use crate::window::{Pane, WindowSpec};
 #[derive(Debug, Default)]
 pub(crate) struct PaneStore {
     panes: BTreeMap<Pane, BTreeMap<EventTime, Vec<RecordBatch>>>,
+    /// The entries to which something was added since the last image.
+    changed: BTreeSet<(Pane, EventTime)>,
     bytes: usize,
 }
 
 impl PaneStore {
     /// Adds batches behind those of the same pane and tag.
     pub(crate) fn add(&mut self, pane: Pane, tag: EventTime, batches: Vec<RecordBatch>) {
+        self.changed.insert((pane, tag));
+        self.put(pane, tag, batches);
+    }
+
+    /// Puts back the batches that were taken out, merged: the entry means the same as before.
+    pub(crate) fn put(&mut self, pane: Pane, tag: EventTime, batches: Vec<RecordBatch>) {
         self.bytes += byte_size(&batches);
         self.panes.entry(pane).or_default().entry(tag).or_default().extend(batches);
     }
@@ -51,8 +59,20 @@ impl PaneStore {
         panes.flat_map(|(_, tags)| tags.range(..=instant).flat_map(|(_, batches)| batches.iter().cloned())).collect()
     }
 
+    /// Every entry, and those that changed since the last call, ascending.
+    pub(crate) fn image(&mut self) -> (Vec<(Pane, EventTime)>, BTreeSet<(Pane, EventTime)>) {
+        let entries = self.panes.iter().flat_map(|(pane, tags)| tags.keys().map(|tag| (*pane, *tag)));
+        (entries.collect(), std::mem::take(&mut self.changed))
+    }
+
+    /// Takes every entry as changed.
+    pub(crate) fn forget_image(&mut self) {
+        self.changed = self.panes.iter().flat_map(|(pane, tags)| tags.keys().map(|tag| (*pane, *tag))).collect();
+    }
+
     /// Drops panes before `pane`.
     pub(crate) fn evict(&mut self, pane: Pane) {
+        self.changed = self.changed.split_off(&(pane, EventTime(i64::MIN)));
         let kept = self.panes.split_off(&pane);
         let dropped = std::mem::replace(&mut self.panes, kept);
         let bytes: usize = dropped.values().flat_map(BTreeMap::values).map(|batches| byte_size(batches)).sum();

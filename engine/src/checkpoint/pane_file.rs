@@ -1,0 +1,132 @@
+//! Pane state as Parquet: plain columns that other programs can read.
+//!
+//! | column | type | meaning |
+//! |---|---|---|
+//! | `pane` | Int64 | the pane's number; for a GROUP BY without window, the key partition |
+//! | `pane_start` | Timestamp(ns), null without window | where the pane begins |
+//! | `visible_from` | Timestamp(ns) | the first instant that may see the row |
+//! | `key_partition` | Int32 | the key partition of the row's keys |
+//! | … | | the keys, then the aggregates' state, or the row as the query needs it |
+//!
+//! Rows are in order of pane and `visible_from`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, TimestampNanosecondArray};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use crate::arrays::batch_of;
+use crate::checkpoint::image::{LeafImage, PaneEntry, PaneTag};
+use crate::error::Result;
+use crate::state::key_partitions_of;
+use crate::time::EventTime;
+use crate::window::Pane;
+
+/// The columns before those of the state.
+const OWN_COLUMNS: usize = 4;
+/// Rows decoded at a time.
+const READ_ROWS: usize = 1 << 16;
+
+/// The Parquet file of a leaf's entries, and how many rows it has; `None` if there are no entries.
+///
+/// # Errors
+/// Fails for columns that Parquet cannot hold.
+pub(crate) fn write_panes(leaf: &LeafImage) -> Result<Option<(Vec<u8>, u64)>> {
+    let Some(state) = leaf.entries.iter().flat_map(|entry| &entry.batches).map(RecordBatch::schema).next() else {
+        return Ok(None);
+    };
+    let schema = file_schema(&state);
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    let parquet = |error| DataFusionError::ParquetError(Box::new(error));
+    let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(parquet)?;
+    let mut rows = 0;
+    for entry in &leaf.entries {
+        for batch in entry.batches.iter().filter(|batch| batch.num_rows() > 0) {
+            rows += batch.num_rows() as u64;
+            writer.write(&with_own_columns(leaf, entry, batch, &schema)?).map_err(parquet)?;
+        }
+    }
+    Ok(Some((writer.into_inner().map_err(parquet)?, rows)))
+}
+
+fn file_schema(state: &SchemaRef) -> SchemaRef {
+    let time = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let mut fields = vec![
+        Field::new("pane", DataType::Int64, false),
+        Field::new("pane_start", time.clone(), true),
+        Field::new("visible_from", time, false),
+        Field::new("key_partition", DataType::Int32, false),
+    ];
+    for field in state.fields() {
+        // Two aggregates may give their states the same name, which Parquet readers would mix up.
+        let mut name = field.name().clone();
+        while fields.iter().any(|known| *known.name() == name) {
+            name.push('_');
+        }
+        fields.push(Field::new(name, field.data_type().clone(), true));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn with_own_columns(
+    leaf: &LeafImage,
+    entry: &PaneEntry,
+    batch: &RecordBatch,
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let keys: Vec<ArrayRef> = batch.columns().iter().take(leaf.key_columns).cloned().collect();
+    let partitions = key_partitions_of(&keys, rows, leaf.key_partitions)?;
+    let partitions = partitions.into_iter().map(|partition| i32::try_from(partition).unwrap_or(i32::MAX));
+    let start = leaf.window.map(|window| window.pane_bounds(entry.pane).0.0);
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_value(entry.pane.0, rows)),
+        Arc::new(TimestampNanosecondArray::from(vec![start; rows])),
+        Arc::new(TimestampNanosecondArray::from_value(entry.tag.0, rows)),
+        Arc::new(Int32Array::from_iter_values(partitions)),
+    ];
+    columns.extend(batch.columns().iter().cloned());
+    batch_of(schema, columns, rows)
+}
+
+/// The entries of a file that `current` names, with the columns of `state`.
+///
+/// # Errors
+/// Fails if the file is not one of these, or its columns are not those of `state`.
+pub(crate) fn read_panes(bytes: Vec<u8>, current: &[PaneTag], state: &SchemaRef) -> Result<Vec<PaneEntry>> {
+    let parquet = |error| DataFusionError::ParquetError(Box::new(error));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(parquet)?;
+    let reader = builder.with_batch_size(READ_ROWS).build().map_err(parquet)?;
+    let mut entries: Vec<PaneEntry> = Vec::new();
+    for batch in reader {
+        let batch = batch?;
+        let panes = batch.column(0).as_primitive::<Int64Type>().values().clone();
+        let tags = batch.column(2).as_primitive::<TimestampNanosecondType>().values().clone();
+        let pairs: Vec<PaneTag> =
+            panes.iter().zip(tags.iter()).map(|(pane, tag)| (Pane(*pane), EventTime(*tag))).collect();
+        let columns: Vec<ArrayRef> = batch.columns().iter().skip(OWN_COLUMNS).cloned().collect();
+        let rows = batch_of(state, columns, batch.num_rows())?;
+        let mut at = 0;
+        for run in pairs.chunk_by(|a, b| a == b) {
+            let Some((pane, tag)) = run.first().copied() else { continue };
+            if current.binary_search(&(pane, tag)).is_ok() {
+                let part = rows.slice(at, run.len());
+                match entries.last_mut().filter(|entry| (entry.pane, entry.tag) == (pane, tag)) {
+                    Some(entry) => entry.batches.push(part),
+                    None => entries.push(PaneEntry { pane, tag, batches: vec![part] }),
+                }
+            }
+            at += run.len();
+        }
+    }
+    Ok(entries)
+}

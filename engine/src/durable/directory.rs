@@ -1,0 +1,276 @@
+//! The state directory: which queries there are, under ids that no later namesake inherits.
+//!
+//! ```text
+//! format.json                 who may read and write this; never changes
+//! lock                        held by the process that runs queries of it
+//! catalog/*.log               names → ids, and what was dropped
+//! queries/ID/query.json       what the query is; never changes
+//!            terms/N          made by the Nth driver, which has not seen N + 1
+//!            journal/*.log    intents and commits of epochs
+//!            inputs/NAME/*.log  what sources noted about their input
+//!            checkpoints/N.json manifests
+//!            state/*.parquet  pane state, named by manifests
+//! streams/ID/wal/*.wal        rows of streams that cannot be read again
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{Durability, Files, LocalFiles};
+use super::journal::{Journal, failed};
+use super::query_store::file_name;
+use super::record::{read_single, write_single};
+use super::wal::SharedWal;
+use crate::error::{Error, Result};
+
+/// The version of the layout that this program writes, and the oldest that it reads.
+const FORMAT_VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Format {
+    format: String,
+    /// The least version of the layout that a program must know to read this …
+    reader_min: u32,
+    /// … and to write it.
+    writer_min: u32,
+    /// What a program must know besides.
+    features: Vec<String>,
+}
+
+/// An entry of the catalog.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CatalogEntry {
+    Query { name: String, id: String },
+    Stream { name: String, contract: String, id: String },
+    Dropped { id: String },
+}
+
+/// A state directory that this process owns.
+#[derive(Debug)]
+pub struct StateDirectory {
+    files: Arc<dyn Files>,
+    catalog: Mutex<Catalog>,
+    /// Unlocked when it is closed, however the process ends; none on a simulated disk.
+    _lock: Option<File>,
+}
+
+#[derive(Debug)]
+struct Catalog {
+    journal: Journal,
+    /// Ids of queries by name.
+    queries: BTreeMap<String, String>,
+    /// Ids of streams by name and contract.
+    streams: BTreeMap<(String, String), String>,
+    /// Logs of streams that are open, by id.
+    wals: BTreeMap<String, SharedWal>,
+}
+
+impl StateDirectory {
+    /// Opens the state directory at `path` on the local disk, or makes it.
+    ///
+    /// # Errors
+    /// Fails if another process has it open, if it is damaged or of another version, and as the disk fails.
+    pub fn open(path: &Path, durability: Durability) -> Result<Self> {
+        let fail = |error| Error::external(format!("opening state directory {}", path.display()), error);
+        let files = LocalFiles::open(path, durability).map_err(fail)?;
+        let lock = lock(path)?;
+        Self::on(Arc::new(files), Some(lock))
+    }
+
+    /// Opens the state directory on a disk that nobody else uses, or makes it.
+    ///
+    /// # Errors
+    /// As [`StateDirectory::open`].
+    pub fn on(files: Arc<dyn Files>, lock: Option<File>) -> Result<Self> {
+        check_format(files.as_ref(), true)?;
+        let (journal, entries) = Journal::open::<CatalogEntry>(&files, "catalog", "catalog")?;
+        let mut catalog =
+            Catalog { journal, queries: BTreeMap::new(), streams: BTreeMap::new(), wals: BTreeMap::new() };
+        entries.into_iter().for_each(|entry| catalog.enter(entry.value));
+        Ok(Self { files, catalog: Mutex::new(catalog), _lock: lock })
+    }
+
+    /// The disk.
+    pub(crate) const fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of the query `name`; a new one unless it is known.
+    pub(crate) fn query_id(&self, name: &str) -> Result<String> {
+        let mut catalog = self.catalog();
+        if let Some(id) = catalog.queries.get(name) {
+            return Ok(id.clone());
+        }
+        let id = new_id();
+        catalog.append(CatalogEntry::Query { name: name.to_owned(), id: id.clone() })?;
+        Ok(id)
+    }
+
+    /// The queries by name, with their ids.
+    pub fn queries(&self) -> BTreeMap<String, String> {
+        self.catalog().queries.clone()
+    }
+
+    /// Forgets the query `name`: the next one of that name begins anew; whether there was one.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub fn forget_query(&self, name: &str) -> Result<bool> {
+        let mut catalog = self.catalog();
+        let Some(id) = catalog.queries.get(name).cloned() else { return Ok(false) };
+        catalog.append(CatalogEntry::Dropped { id })?;
+        Ok(true)
+    }
+
+    /// The log of a stream that cannot be read again, and its id.
+    pub(crate) fn wal(&self, name: &str, contract: &str) -> Result<SharedWal> {
+        let mut catalog = self.catalog();
+        let key = (name.to_owned(), contract.to_owned());
+        let id = match catalog.streams.get(&key) {
+            Some(id) => id.clone(),
+            None => {
+                let id = new_id();
+                let (name, contract) = key;
+                catalog.append(CatalogEntry::Stream { name, contract, id: id.clone() })?;
+                id
+            }
+        };
+        if let Some(wal) = catalog.wals.get(&id) {
+            return Ok(wal.clone());
+        }
+        let wal = SharedWal::open(&self.files, &format!("streams/{id}/wal"))?;
+        for query in catalog.queries.values() {
+            let inputs = format!("queries/{query}/inputs/{}", file_name(name));
+            let notes = self.files.list(&inputs).map_err(|error| failed(self.files.as_ref(), &inputs, error))?;
+            if !notes.is_empty() {
+                // It may need all of it; if it runs, it says more.
+                wal.hold(query, 0);
+            }
+        }
+        catalog.wals.insert(id, wal.clone());
+        Ok(wal)
+    }
+}
+
+impl Catalog {
+    fn append(&mut self, entry: CatalogEntry) -> Result<()> {
+        self.journal.append(&entry)?;
+        self.journal.sync()?;
+        self.enter(entry);
+        Ok(())
+    }
+
+    fn enter(&mut self, entry: CatalogEntry) {
+        match entry {
+            CatalogEntry::Query { name, id } => {
+                self.queries.insert(name, id);
+            }
+            CatalogEntry::Stream { name, contract, id } => {
+                self.streams.insert((name, contract), id);
+            }
+            CatalogEntry::Dropped { id } => {
+                self.queries.retain(|_, known| *known != id);
+                self.streams.retain(|_, known| *known != id);
+            }
+        }
+    }
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// The names of the queries in a directory that is left as it is, with their ids.
+pub(crate) fn list_queries(files: &Arc<dyn Files>) -> Result<Vec<(String, String)>> {
+    check_format(files.as_ref(), false)?;
+    let (entries, _) = Journal::inspect::<CatalogEntry>(files, "catalog", "catalog")?;
+    let mut queries = BTreeMap::new();
+    for entry in entries {
+        match entry.value {
+            CatalogEntry::Query { name, id } => {
+                queries.insert(id, name);
+            }
+            CatalogEntry::Dropped { id } => {
+                queries.remove(&id);
+            }
+            CatalogEntry::Stream { .. } => {}
+        }
+    }
+    Ok(queries.into_iter().map(|(id, name)| (name, id)).collect())
+}
+
+/// The ids of the streams with a log.
+pub(crate) fn list_streams(files: &Arc<dyn Files>) -> Result<Vec<String>> {
+    files.list("streams").map_err(|error| failed(files.as_ref(), "streams", error))
+}
+
+fn check_format(files: &dyn Files, may_make: bool) -> Result<()> {
+    let fail = |error| failed(files, "format.json", error);
+    let bytes = match files.read("format.json") {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && may_make => return make_format(files),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let message = format!("{} is no state directory", files.describe(""));
+            return Err(Error::state(message, "name the folder that was given to --state-dir"));
+        }
+        Err(error) => return Err(fail(error)),
+    };
+    let format: Format = read_single(&files.describe("format.json"), &bytes)?;
+    if format.format != "millstream-state" || format.reader_min > FORMAT_VERSION || !format.features.is_empty() {
+        let message = format!(
+            "{} needs a program that knows version {} of state directories{}; this one knows {FORMAT_VERSION}",
+            files.describe(""),
+            format.reader_min,
+            if format.features.is_empty() { String::new() } else { format!(" and {}", format.features.join(", ")) },
+        );
+        return Err(Error::state(message, "use a newer millstream"));
+    }
+    Ok(())
+}
+
+fn make_format(files: &dyn Files) -> Result<()> {
+    let fail = |error| failed(files, "format.json", error);
+    let names = files.list("").map_err(fail)?;
+    if let Some(foreign) = names.iter().find(|name| *name != "lock") {
+        let message = format!("{} is no state directory: it holds {foreign:?}", files.describe(""));
+        return Err(Error::state(message, "name an empty folder, or one that does not exist yet"));
+    }
+    let format = Format {
+        format: "millstream-state".to_owned(),
+        reader_min: FORMAT_VERSION,
+        writer_min: FORMAT_VERSION,
+        features: Vec::new(),
+    };
+    files.create("format.json", &write_single(&format)?).map_err(fail)?;
+    Ok(())
+}
+
+/// Locks the directory for this process.
+fn lock(path: &Path) -> Result<File> {
+    let place = path.join("lock");
+    let fail = |error| Error::external(format!("locking {}", place.display()), error);
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&place).map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&place).unwrap_or_default();
+            return Err(Error::state(
+                format!("state directory {} is in use by process {}", path.display(), holder.trim()),
+                "stop that process, or name another directory",
+            ));
+        }
+        Err(TryLockError::Error(error)) => return Err(fail(error)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
+    Ok(file)
+}

@@ -1,0 +1,280 @@
+//! The durable file layer: whole files that appear at once, and files that only grow.
+//!
+//! `object_store`'s local store never calls `fsync`, so it cannot be used for what must survive a power cut. Paths are
+//! relative to the state directory and use `/`, so that tests can put a simulated disk in its place.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::crash::durable_step;
+use crate::error::Error;
+
+/// What an acknowledged write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The power going off: files and folders are synced before a write counts.
+    #[default]
+    PowerLoss,
+    /// The death of the process, not that of the machine: nothing is synced.
+    ProcessCrash,
+}
+
+impl Durability {
+    /// The names users write.
+    pub const NAMES: [(&'static str, Self); 2] =
+        [("power_loss", Self::PowerLoss), ("process_crash", Self::ProcessCrash)];
+}
+
+/// A disk, as far as durable state needs one.
+///
+/// # Contract
+/// - `create` is atomic: after a crash the file is there with all its bytes or not at all, and if it returned `true`
+///   it is there.
+/// - What was appended before a `sync` that returned is there after a crash; of what was appended later any part may
+///   be there, and parts of it may be zeroes.
+pub trait Files: Debug + Send + Sync {
+    /// Makes a folder and those above it.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    fn create_folder(&self, path: &str) -> io::Result<()>;
+
+    /// Writes a whole new file; false if there is one of that name already, which stays.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing is there under that name then.
+    fn create(&self, path: &str, bytes: &[u8]) -> io::Result<bool>;
+
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// Fails if it is not there.
+    fn read(&self, path: &str) -> io::Result<Vec<u8>>;
+
+    /// The names in a folder, in order; none if there is no such folder.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Opens a file to append to, and makes it if need be.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    fn append(&self, path: &str) -> io::Result<Box<dyn AppendFile>>;
+
+    /// Where a path is, in the user's words.
+    fn describe(&self, path: &str) -> String;
+}
+
+/// A file that only grows, or is cut back to where it was whole.
+pub trait AppendFile: Debug + Send {
+    /// Adds bytes at its end.
+    ///
+    /// # Errors
+    /// As the disk fails; some of the bytes may be there then.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes what was appended durable.
+    ///
+    /// # Errors
+    /// As the disk fails; what was appended since the last sync must then be taken as lost.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Cuts the file back to `length` bytes.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// The local disk under one folder.
+#[derive(Debug, Clone)]
+pub struct LocalFiles {
+    root: PathBuf,
+    durability: Durability,
+}
+
+impl LocalFiles {
+    /// The disk under `root`, which is made if need be.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be made.
+    pub fn open(root: impl Into<PathBuf>, durability: Durability) -> io::Result<Self> {
+        let root = root.into();
+        fs::create_dir_all(&root)?;
+        Ok(Self { root, durability })
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    fn sync_file(&self, file: &File) -> io::Result<()> {
+        if self.durability == Durability::PowerLoss {
+            durable_step("file.sync");
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    fn sync_folder_of(&self, path: &Path) -> io::Result<()> {
+        if let (Durability::PowerLoss, Some(folder)) = (self.durability, path.parent()) {
+            durable_step("folder.sync");
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Files for LocalFiles {
+    fn create_folder(&self, path: &str) -> io::Result<()> {
+        let path = self.path(path);
+        if path.is_dir() {
+            return Ok(());
+        }
+        durable_step("folder.create");
+        fs::create_dir_all(&path)?;
+        for folder in path.ancestors().take_while(|folder| folder.starts_with(&self.root)) {
+            self.sync_folder_of(folder)?;
+        }
+        Ok(())
+    }
+
+    fn create(&self, path: &str, bytes: &[u8]) -> io::Result<bool> {
+        let target = self.path(path);
+        // Unique, so that two writers never share a temporary file.
+        let temporary = target.with_extension(format!("{}.tmp", uuid::Uuid::new_v4().simple()));
+        let written = (|| {
+            durable_step("file.write");
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+            file.write_all(bytes)?;
+            self.sync_file(&file)?;
+            durable_step("file.link");
+            // A rename would replace a file that another writer has made meanwhile; a link does not.
+            match fs::hard_link(&temporary, &target) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+                other => other.map(|()| true),
+            }
+        })();
+        let removed = fs::remove_file(&temporary);
+        let is_new = written?;
+        removed?;
+        self.sync_folder_of(&target)?;
+        Ok(is_new)
+    }
+
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path(path))
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.path(folder)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        durable_step("file.remove");
+        match fs::remove_file(self.path(path)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
+        let path = self.path(path);
+        let is_new = !path.exists();
+        durable_step("file.open");
+        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+        if is_new {
+            self.sync_folder_of(&path)?;
+        }
+        Ok(Box::new(LocalAppend { file, files: self.clone() }))
+    }
+
+    fn describe(&self, path: &str) -> String {
+        self.path(path).display().to_string()
+    }
+}
+
+#[derive(Debug)]
+struct LocalAppend {
+    file: File,
+    files: LocalFiles,
+}
+
+impl AppendFile for LocalAppend {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        durable_step("file.append");
+        self.file.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.files.sync_file(&self.file)
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        durable_step("file.truncate");
+        self.file.set_len(length)?;
+        self.files.sync_file(&self.file)
+    }
+}
+
+/// How long to wait for room on a full disk before trying again.
+pub(crate) const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether a write failed for want of room.
+pub(crate) fn is_disk_full(error: &Error) -> bool {
+    let Error::External { source, .. } = error else { return false };
+    let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_created_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LocalFiles::open(folder.path(), Durability::PowerLoss).unwrap();
+        files.create_folder("a/b").unwrap();
+        assert!(files.create("a/b/c", b"first").unwrap());
+        assert!(!files.create("a/b/c", b"second").unwrap());
+        assert_eq!(files.read("a/b/c").unwrap(), b"first");
+        assert_eq!(files.list("a/b").unwrap(), ["c"]);
+        assert_eq!(files.list("nowhere").unwrap(), [""; 0]);
+        files.remove("a/b/c").unwrap();
+        files.remove("a/b/c").unwrap();
+    }
+
+    #[test]
+    fn an_append_file_grows_and_is_cut_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LocalFiles::open(folder.path(), Durability::ProcessCrash).unwrap();
+        let mut file = files.append("log").unwrap();
+        file.append(b"one").unwrap();
+        file.append(b"two").unwrap();
+        file.truncate(3).unwrap();
+        drop(file);
+        files.append("log").unwrap().append(b"!").unwrap();
+        assert_eq!(files.read("log").unwrap(), b"one!");
+    }
+}

@@ -1,0 +1,406 @@
+//! A journal: records in the order they were appended, in segments that can be dropped from the front.
+//!
+//! A segment is named after the number of its first record, and its first line says to which journal it belongs and
+//! which checksum came before. Only the end of the last segment may be torn: what was appended after the last sync
+//! is dropped when a journal is opened; damage anywhere else is an error.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::files::{AppendFile, Files};
+use super::record::{Chain, FIRST, check_line, corrupt, write_record};
+use crate::error::{Error, Result};
+
+/// How many records may be appended between two syncs, and so be torn by one crash.
+const UNSYNCED_RECORDS: usize = 2;
+
+/// The first line of a segment.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+    journal: String,
+    first: u64,
+    before: Chain,
+}
+
+const FORMAT: &str = "millstream-journal";
+const VERSION: u32 = 1;
+
+/// A journal open for appending.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    files: Arc<dyn Files>,
+    folder: String,
+    id: String,
+    /// The first record of each segment, ascending; the last one is open.
+    segments: Vec<u64>,
+    open: Option<Box<dyn AppendFile>>,
+    length: u64,
+    chain: Chain,
+    next: u64,
+    unsynced: usize,
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry<T> {
+    /// Its number, from 0 at the journal's beginning.
+    pub(crate) number: u64,
+    /// What it says.
+    pub(crate) value: T,
+}
+
+impl Journal {
+    /// Opens the journal `id` in `folder`, makes it if there is none, and gives what it holds.
+    ///
+    /// # Errors
+    /// Fails if it is damaged, belongs to another id, or the disk fails.
+    pub(crate) fn open<T: DeserializeOwned>(
+        files: &Arc<dyn Files>,
+        folder: &str,
+        id: &str,
+    ) -> Result<(Self, Vec<Entry<T>>)> {
+        files.create_folder(folder).map_err(|error| failed(files.as_ref(), folder, error))?;
+        let mut journal = Self {
+            files: Arc::clone(files),
+            folder: folder.to_owned(),
+            id: id.to_owned(),
+            segments: Vec::new(),
+            open: None,
+            length: 0,
+            chain: FIRST,
+            next: 0,
+            unsynced: 0,
+        };
+        let entries = journal.load()?;
+        Ok((journal, entries))
+    }
+
+    /// What a journal holds, which is left as it is; how many bytes at its end are torn.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub(crate) fn inspect<T: DeserializeOwned>(
+        files: &Arc<dyn Files>,
+        folder: &str,
+        id: &str,
+    ) -> Result<(Vec<Entry<T>>, u64)> {
+        let mut reading = Reading { id: id.to_owned(), chain: FIRST, next: 0, entries: Vec::new() };
+        let segments = segments_of(files.as_ref(), folder)?;
+        let mut torn = 0;
+        for (index, first) in segments.iter().enumerate() {
+            let path = segment_path(folder, *first);
+            let bytes = files.read(&path).map_err(|error| failed(files.as_ref(), &path, error))?;
+            let is_last = index + 1 == segments.len();
+            let whole = reading.read(&files.describe(&path), *first, &bytes, is_last)?;
+            torn = bytes.len() as u64 - whole;
+        }
+        Ok((reading.entries, torn))
+    }
+
+    fn load<T: DeserializeOwned>(&mut self) -> Result<Vec<Entry<T>>> {
+        self.segments = segments_of(self.files.as_ref(), &self.folder)?;
+        let mut reading = Reading { id: self.id.clone(), chain: FIRST, next: 0, entries: Vec::new() };
+        for (index, first) in self.segments.clone().into_iter().enumerate() {
+            let path = segment_path(&self.folder, first);
+            let bytes = self.files.read(&path).map_err(|error| failed(self.files.as_ref(), &path, error))?;
+            let is_last = index + 1 == self.segments.len();
+            let whole = reading.read(&self.files.describe(&path), first, &bytes, is_last)?;
+            if is_last {
+                self.reopen(&path, whole, bytes.len() as u64)?;
+            }
+        }
+        (self.chain, self.next) = (reading.chain, reading.next);
+        if self.open.is_none() {
+            self.roll()?;
+        }
+        Ok(reading.entries)
+    }
+
+    /// Opens the last segment and cuts off what a crash left half written; a segment without a header goes away.
+    fn reopen(&mut self, path: &str, whole: u64, length: u64) -> Result<()> {
+        let fail = |error| failed(self.files.as_ref(), path, error);
+        if whole == 0 {
+            self.segments.pop();
+            return self.files.remove(path).map_err(fail);
+        }
+        let mut file = self.files.append(path).map_err(fail)?;
+        if whole < length {
+            tracing::warn!(path, torn = length - whole, "cut off what a crash left half written");
+            file.truncate(whole).map_err(fail)?;
+        }
+        self.length = whole;
+        self.open = Some(file);
+        Ok(())
+    }
+
+    /// The number of the next record.
+    pub(crate) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Begins a new segment, so that what is before it can be dropped one day.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub(crate) fn roll(&mut self) -> Result<()> {
+        if self.segments.last() == Some(&self.next) {
+            return Ok(());
+        }
+        self.sync()?;
+        let header = Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            journal: self.id.clone(),
+            first: self.next,
+            before: self.chain,
+        };
+        // The header begins a chain of its own: what comes before may be dropped.
+        let (line, chain) = write_record(FIRST, &header)?;
+        let path = segment_path(&self.folder, self.next);
+        let fail = |error| failed(self.files.as_ref(), &path, error);
+        let mut file = self.files.append(&path).map_err(fail)?;
+        let written = file.append(&line).and_then(|()| file.sync());
+        if let Err(error) = written {
+            drop(file);
+            // A segment without a header says nothing; if it stays, opening the journal removes it.
+            self.files.remove(&path).map_err(fail)?;
+            return Err(fail(error));
+        }
+        self.segments.push(self.next);
+        (self.open, self.length, self.chain) = (Some(file), line.len() as u64, chain);
+        Ok(())
+    }
+
+    /// Appends a record, durable with the next [`Journal::sync`].
+    ///
+    /// # Errors
+    /// As the disk fails; the journal is as it was then.
+    pub(crate) fn append(&mut self, value: &impl Serialize) -> Result<()> {
+        if self.unsynced >= UNSYNCED_RECORDS {
+            self.sync()?;
+        }
+        let (line, chain) = write_record(self.chain, value)?;
+        let path = self.current_path();
+        let Some(file) = &mut self.open else { return Err(Error::internal("a journal has no open segment")) };
+        if let Err(error) = file.append(&line) {
+            // What was written of the line must not stand before the next one.
+            let cut = file.truncate(self.length);
+            return Err(failed(self.files.as_ref(), &path, cut.err().unwrap_or(error)));
+        }
+        self.length += line.len() as u64;
+        self.chain = chain;
+        self.next += 1;
+        self.unsynced += 1;
+        Ok(())
+    }
+
+    /// Makes every record durable.
+    ///
+    /// # Errors
+    /// As the disk fails; the journal must not be used any more then.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        let path = self.current_path();
+        if let (Some(file), 1..) = (&mut self.open, self.unsynced) {
+            // Never tried again, not even for want of room: after a failed sync nobody knows what is on the disk.
+            file.sync().map_err(|error| {
+                Error::external(format!("syncing {}", self.files.describe(&path)), error.to_string())
+            })?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Drops the segments whose every record comes before `number`.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub(crate) fn trim(&mut self, number: u64) -> Result<()> {
+        while let [first, second, ..] = self.segments.as_slice()
+            && *second <= number
+        {
+            let path = segment_path(&self.folder, *first);
+            self.files.remove(&path).map_err(|error| failed(self.files.as_ref(), &path, error))?;
+            self.segments.remove(0);
+        }
+        Ok(())
+    }
+
+    fn current_path(&self) -> String {
+        segment_path(&self.folder, self.segments.last().copied().unwrap_or_default())
+    }
+}
+
+fn segments_of(files: &dyn Files, folder: &str) -> Result<Vec<u64>> {
+    let names = files.list(folder).map_err(|error| failed(files, folder, error))?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect())
+}
+
+fn segment_path(folder: &str, first: u64) -> String {
+    format!("{folder}/{first:020}.log")
+}
+
+/// The failure of a disk at a place.
+pub(crate) fn failed(files: &dyn Files, path: &str, error: std::io::Error) -> Error {
+    Error::external(format!("writing {}", files.describe(path)), error)
+}
+
+/// Segments on their way into records.
+struct Reading<T> {
+    id: String,
+    chain: Chain,
+    next: u64,
+    entries: Vec<Entry<T>>,
+}
+
+impl<T: DeserializeOwned> Reading<T> {
+    /// Reads a segment; how many of its bytes are whole records.
+    fn read(&mut self, place: &str, first: u64, bytes: &[u8], is_last: bool) -> Result<u64> {
+        let mut lines = Lines { bytes, at: 0 };
+        let Some((_, header)) = lines.next().filter(|(_, line)| check_line(FIRST, line).is_some()) else {
+            // The crash that tore the header came before any record.
+            return if is_last && lines.count_rest() == 0 { Ok(0) } else { Err(corrupt(place, 0, "it has no header")) };
+        };
+        self.enter(place, first, header)?;
+        while let Some((at, line)) = lines.next() {
+            let Some((json, chain)) = check_line(self.chain, line) else {
+                let torn = is_last && lines.count_rest() < UNSYNCED_RECORDS;
+                return if torn { Ok(at) } else { Err(corrupt(place, at, "a checksum does not fit")) };
+            };
+            let value = serde_json::from_slice(json).map_err(|error| corrupt(place, at, &error.to_string()))?;
+            self.entries.push(Entry { number: self.next, value });
+            self.chain = chain;
+            self.next += 1;
+        }
+        if lines.at < bytes.len() && !is_last {
+            return Err(corrupt(place, lines.at as u64, "a record is cut off"));
+        }
+        Ok(lines.at as u64)
+    }
+
+    fn enter(&mut self, place: &str, first: u64, line: &[u8]) -> Result<()> {
+        let Some((json, chain)) = check_line(FIRST, line) else { return Err(corrupt(place, 0, "it has no header")) };
+        let header: Header = serde_json::from_slice(json).map_err(|error| corrupt(place, 0, &error.to_string()))?;
+        if header.format != FORMAT || header.version > VERSION {
+            let message = format!("{place} has format {} {}", header.format, header.version);
+            return Err(Error::State { message, hint: Some("use a newer millstream".to_owned()) });
+        }
+        if header.journal != self.id || header.first != first {
+            return Err(corrupt(place, 0, "it belongs to another journal"));
+        }
+        let is_first = self.entries.is_empty() && self.next == 0;
+        if !is_first && (header.first != self.next || header.before != self.chain) {
+            return Err(corrupt(place, 0, "a segment before it is missing or was changed"));
+        }
+        (self.next, self.chain) = (first, chain);
+        Ok(())
+    }
+}
+
+/// Whole lines and where they begin.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// How many lines are left, one that is cut off included.
+    fn count_rest(&self) -> usize {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        rest.split_inclusive(|byte| *byte == b'\n').count()
+    }
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = (u64, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.bytes.get(self.at..)?;
+        let length = rest.iter().position(|byte| *byte == b'\n')?;
+        let at = self.at as u64;
+        self.at += length + 1;
+        Some((at, rest.get(..length)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::{Durability, LocalFiles};
+    use super::*;
+
+    fn disk() -> (tempfile::TempDir, Arc<dyn Files>) {
+        let folder = tempfile::tempdir().unwrap();
+        let files = LocalFiles::open(folder.path(), Durability::PowerLoss).unwrap();
+        (folder, Arc::new(files))
+    }
+
+    fn values(files: &Arc<dyn Files>) -> Result<Vec<u64>> {
+        let (_, entries) = Journal::open::<u64>(files, "j", "id")?;
+        Ok(entries.into_iter().map(|entry| entry.value).collect())
+    }
+
+    fn filled(files: &Arc<dyn Files>) {
+        let (mut journal, _) = Journal::open::<u64>(files, "j", "id").unwrap();
+        for value in 0..10_u64 {
+            if value % 4 == 0 {
+                journal.roll().unwrap();
+            }
+            journal.append(&value).unwrap();
+        }
+        journal.sync().unwrap();
+    }
+
+    #[test]
+    fn records_come_back_in_order_and_go_on() {
+        let (_folder, files) = disk();
+        filled(&files);
+        let (mut journal, entries) = Journal::open::<u64>(&files, "j", "id").unwrap();
+        assert_eq!(entries.last(), Some(&Entry { number: 9, value: 9 }));
+        journal.append(&10_u64).unwrap();
+        journal.trim(6).unwrap();
+        drop(journal);
+        assert_eq!(values(&files).unwrap(), (4..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_truncation_of_the_last_segment_leaves_a_prefix() {
+        let (folder, files) = disk();
+        filled(&files);
+        let path = folder.path().join("j/00000000000000000008.log");
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let values = values(&files).unwrap();
+            assert!(values.len() >= 8 && values.len() < 10, "{length}: {values:?}");
+            std::fs::write(&path, &whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_before_the_last_records_is_an_error_with_its_place() {
+        let (folder, files) = disk();
+        filled(&files);
+        for name in ["00000000000000000000.log", "00000000000000000004.log"] {
+            let path = folder.path().join("j").join(name);
+            let whole = std::fs::read(&path).unwrap();
+            for bit in 0..whole.len() * 8 {
+                let mut changed = whole.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                std::fs::write(&path, &changed).unwrap();
+                let error = values(&files).unwrap_err().to_string();
+                assert!(error.contains(name) || error.contains(".log is damaged"), "bit {bit}: {error}");
+            }
+            std::fs::write(&path, &whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_segment_of_another_journal_is_refused() {
+        let (_folder, files) = disk();
+        filled(&files);
+        assert!(Journal::open::<u64>(&files, "j", "other").is_err());
+    }
+}

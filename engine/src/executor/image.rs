@@ -1,0 +1,239 @@
+//! Taking a stage's state out for a checkpoint, and putting it back.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+
+use crate::checkpoint::{LeafImage, PaneEntry, PaneTag, StageImage};
+use crate::error::{Error, Result};
+use crate::executor::held::State;
+use crate::executor::shard::Shard;
+use crate::executor::stage::Stage;
+use crate::plan::{Input, StreamDefinition};
+use crate::program::Shape;
+use crate::state::{KeyRouter, PaneStore};
+use crate::time::EventTime;
+use crate::window::Pane;
+
+impl Stage {
+    /// What this stage and its views hold, views first; the entries are those that changed since the last call.
+    pub(crate) fn images(&mut self) -> Result<Vec<StageImage>> {
+        let mut images = Vec::new();
+        for view in &mut self.views {
+            images.extend(view.stage.images()?);
+            if let Some(image) = images.last_mut() {
+                image.rows = view.rows;
+            }
+        }
+        let calendars: Vec<Vec<PaneTag>> = self.calendars.iter().map(|calendar| calendar.entries().collect()).collect();
+        let mut leaves = self.state.image(self.options.key_partitions);
+        leaves.resize_with(calendars.len(), LeafImage::default);
+        for (index, (leaf, calendar)) in leaves.iter_mut().zip(calendars).enumerate() {
+            leaf.calendar = calendar;
+            leaf.window = self.windows.get(index).copied();
+        }
+        images.push(StageImage {
+            contract: self.contract()?,
+            evaluated: self.evaluated,
+            rows: 0,
+            is_done: matches!(self.state, State::Finite { plan: None }),
+            leaves,
+        });
+        Ok(images)
+    }
+
+    /// Takes every entry as changed: the images since the last one put on disk were lost.
+    pub(crate) fn forget_images(&mut self) {
+        self.views.iter_mut().for_each(|view| view.stage.forget_images());
+        match &mut self.state {
+            State::Aggregate { shards, .. } => shards.iter_mut().for_each(Shard::forget_image),
+            State::Rows { stores, .. } => stores.iter_mut().for_each(PaneStore::forget_image),
+            State::Unbounded { state, .. } => state.forget_image(),
+            State::Stateless { .. } | State::Finite { .. } => {}
+        }
+    }
+
+    /// The contract of this stage and each of its views, views first, with the columns of each leaf's state.
+    pub(crate) fn contracts(&self) -> Result<Vec<(String, Vec<SchemaRef>)>> {
+        let mut contracts = Vec::new();
+        for view in &self.views {
+            contracts.extend(view.stage.contracts()?);
+        }
+        contracts.push((self.contract()?, self.state_schemas()?));
+        Ok(contracts)
+    }
+
+    /// Puts back what [`Stage::images`] took out, with every entry; how many rows a view had given.
+    ///
+    /// # Errors
+    /// Fails if there are more or fewer images than stages; their contracts must have been compared.
+    pub(crate) fn put_back(&mut self, images: &mut dyn Iterator<Item = StageImage>) -> Result<u64> {
+        for view in &mut self.views {
+            view.rows = view.stage.put_back(images)?;
+        }
+        let image = images.next().ok_or_else(|| Error::internal("a checkpoint has too few stages"))?;
+        self.evaluated = image.evaluated;
+        for (calendar, leaf) in self.calendars.iter_mut().zip(&image.leaves) {
+            leaf.calendar.iter().for_each(|(pane, tag)| calendar.note(*pane, *tag));
+        }
+        if let (true, State::Finite { plan }) = (image.is_done, &mut self.state) {
+            *plan = None;
+        }
+        for (index, leaf) in image.leaves.into_iter().enumerate() {
+            self.state.put_back(index, leaf.entries)?;
+        }
+        // What was put back is in a checkpoint already.
+        self.state.image(self.options.key_partitions);
+        Ok(image.rows)
+    }
+
+    /// All that decides what the state means: streams, windows, the plans that make it, its columns.
+    fn contract(&self) -> Result<String> {
+        let mut text = String::new();
+        for input in &self.program.inputs {
+            match input.table().input() {
+                Input::Stream(stream) => text.push_str(&stream_contract(stream)),
+                Input::View(view) => push_line(&mut text, &format!("view {}", view.name)),
+            }
+            push_line(&mut text, &format!("scan {}", input.table().scan_name()));
+            input.head.display().iter().for_each(|line| push_line(&mut text, line));
+        }
+        let plan = match &self.program.shape {
+            Shape::Aggregate(plans) => format!("state by pane\n{}", plans.display()[0]),
+            Shape::Unbounded(plans) => format!("state of all groups\n{}", plans.display()[0]),
+            Shape::Rows(_) => "state of rows\n".to_owned(),
+            Shape::Stateless(_) => "no state\n".to_owned(),
+            Shape::Finite(plan) => plan.display(),
+        };
+        text.push_str(&plan);
+        for schema in self.state_schemas()? {
+            push_line(&mut text, &columns(&schema));
+        }
+        Ok(text)
+    }
+
+    /// The columns of each leaf's state.
+    fn state_schemas(&self) -> Result<Vec<SchemaRef>> {
+        let inputs = self.program.inputs.iter();
+        match &self.program.shape {
+            Shape::Aggregate(plans) | Shape::Unbounded(plans) => Ok(inputs.map(|_| plans.state_schema()).collect()),
+            Shape::Rows(_) => inputs.map(|input| input.kept_schema()).collect(),
+            Shape::Stateless(_) | Shape::Finite(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+fn push_line(text: &mut String, line: &str) {
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+fn columns(schema: &Schema) -> String {
+    let fields = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+    format!("columns {}", fields.collect::<Vec<_>>().join(", "))
+}
+
+/// All of a stream's declaration that decides which rows it has and when they are late.
+pub(crate) fn stream_contract(stream: &StreamDefinition) -> String {
+    let mut text = format!("stream {}\n{}\n", stream.name, columns(&stream.schema));
+    match &stream.event_time {
+        Some(rule) => {
+            let column = stream.schema.fields().get(rule.column).map_or("?", |field| field.name().as_str());
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "watermark for {column} as {column} - {}", rule.delay);
+            if let Some(skew) = rule.max_future_skew {
+                let _ = writeln!(text, "max_future_skew {skew}");
+            }
+        }
+        None => text.push_str("event time is arrival time\n"),
+    }
+    let mut options: Vec<_> = stream.options.iter().filter(|option| is_meaning(&option.key)).collect();
+    options.sort_by(|a, b| a.key.cmp(&b.key));
+    for option in options {
+        let _ = writeln!(text, "{} = {}", option.key, option.value);
+    }
+    text
+}
+
+/// Whether an option decides which rows a stream has, and not only how they come or are kept.
+fn is_meaning(option: &str) -> bool {
+    !["rate", "reconnect", "watch_interval", "durability", "bad_data"].contains(&option)
+}
+
+impl State {
+    /// What each leaf holds, so far as the state knows it.
+    fn image(&mut self, key_partitions: u32) -> Vec<LeafImage> {
+        match self {
+            Self::Aggregate { shards, router, .. } => vec![shards_image(shards, router)],
+            Self::Rows { stores, .. } => stores.iter_mut().map(|store| store_image(store, key_partitions)).collect(),
+            Self::Unbounded { state, .. } => {
+                let router = *state.router();
+                let (live, changed) = state.image();
+                let entry = |number: usize| Pane(i64::try_from(number).unwrap_or(i64::MAX));
+                let entries = changed.into_iter();
+                let entries =
+                    entries.map(|(number, batches)| PaneEntry { pane: entry(number), tag: EventTime(0), batches });
+                vec![LeafImage {
+                    key_columns: router.key_columns,
+                    key_partitions: router.partitions,
+                    live: live.into_iter().map(|number| (entry(number), EventTime(0))).collect(),
+                    entries: entries.collect(),
+                    ..LeafImage::default()
+                }]
+            }
+            Self::Stateless { .. } | Self::Finite { .. } => Vec::new(),
+        }
+    }
+
+    fn put_back(&mut self, leaf: usize, entries: Vec<PaneEntry>) -> Result<()> {
+        for PaneEntry { pane, tag, batches } in entries {
+            match self {
+                Self::Aggregate { shards, .. } => {
+                    let shard = shards.first_mut().ok_or_else(|| Error::internal("an aggregate has no shard"))?;
+                    shard.put(pane, tag, batches);
+                }
+                Self::Rows { stores, .. } => {
+                    let store = stores.get_mut(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
+                    store.put(pane, tag, batches);
+                }
+                Self::Unbounded { state, .. } => {
+                    state.put(usize::try_from(pane.0).unwrap_or_default(), batches);
+                }
+                Self::Stateless { .. } | Self::Finite { .. } => {
+                    return Err(Error::internal("a query without state was given some"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shards_image(shards: &mut [Shard], router: &KeyRouter) -> LeafImage {
+    let mut live = BTreeSet::new();
+    let mut changed = BTreeSet::new();
+    for shard in shards.iter_mut() {
+        let (entries, new) = shard.image();
+        live.extend(entries);
+        changed.extend(new);
+    }
+    let entries = changed.into_iter().filter(|pair| live.contains(pair)).map(|(pane, tag)| {
+        let batches = shards.iter().flat_map(|shard| shard.entry((pane, tag)).iter().cloned());
+        PaneEntry { pane, tag, batches: batches.collect() }
+    });
+    let entries = entries.collect();
+    LeafImage {
+        key_columns: router.key_columns,
+        key_partitions: router.partitions,
+        live: live.into_iter().collect(),
+        entries,
+        ..LeafImage::default()
+    }
+}
+
+fn store_image(store: &mut PaneStore, key_partitions: u32) -> LeafImage {
+    let (live, changed) = store.image();
+    let entries = changed.into_iter().filter(|pair| live.binary_search(pair).is_ok());
+    let entries = entries.map(|(pane, tag)| PaneEntry { pane, tag, batches: store.get(pane, tag).to_vec() }).collect();
+    LeafImage { key_columns: 0, key_partitions, live, entries, ..LeafImage::default() }
+}

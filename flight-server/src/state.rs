@@ -1,0 +1,113 @@
+//! State directories: opened by `run`, looked into by `state`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use millstream_engine::CheckpointPolicy;
+use millstream_engine::durable::{self, StateDirectory};
+
+use crate::cli::{Durability, StateCommand};
+use crate::error::{Error, Result};
+use crate::queries::thousands;
+
+/// A state directory and how queries use it.
+#[derive(Debug)]
+pub struct State {
+    /// The directory.
+    pub directory: StateDirectory,
+    /// When its queries are checkpointed.
+    pub policy: CheckpointPolicy,
+}
+
+impl State {
+    /// Opens the directory at `path`, or makes it.
+    ///
+    /// # Errors
+    /// Fails if another process has it, or it cannot be used.
+    pub fn open(path: &Path, durability: Durability, checkpoint_interval: Option<Duration>) -> Result<Self> {
+        let durability = match durability {
+            Durability::PowerLoss => durable::Durability::PowerLoss,
+            Durability::ProcessCrash => durable::Durability::ProcessCrash,
+        };
+        let mut policy = CheckpointPolicy::default();
+        policy.interval = checkpoint_interval.unwrap_or(policy.interval);
+        Ok(Self { directory: StateDirectory::open(path, durability)?, policy })
+    }
+}
+
+/// Carries out a `state` command; what it finds goes to stdout.
+///
+/// # Errors
+/// Fails if the directory cannot be read, and for `verify` if anything in it is damaged.
+pub fn run(command: &StateCommand) -> Result<()> {
+    match command {
+        StateCommand::Inspect { dir } => inspect(dir),
+        StateCommand::Verify { dir } => verify(dir),
+        StateCommand::Forget { dir, query } => forget(dir, query),
+    }
+}
+
+fn inspect(dir: &Path) -> Result<()> {
+    let mut text = String::new();
+    for query in durable::inspect(dir)? {
+        text.push_str(&format!("{}  id {}\n", query.name, query.id));
+        text.push_str(&format!("  committed epochs {}, open {}\n", thousands(query.committed), query.open));
+        text.push_str(&format!(
+            "  rows read {}, written {}\n",
+            thousands(query.rows_read),
+            thousands(query.rows_written)
+        ));
+        text.push_str(&format!("  epochs since the last checkpoint {}\n", thousands(query.lineage)));
+        for checkpoint in &query.checkpoints {
+            text.push_str(&format!(
+                "  checkpoint before epoch {}: watermark {}, {} file(s), {} rows, {} bytes\n",
+                checkpoint.epoch,
+                checkpoint.watermark,
+                checkpoint.files.len(),
+                thousands(checkpoint.files.iter().map(|file| file.rows).sum()),
+                thousands(checkpoint.files.iter().map(|file| file.bytes).sum()),
+            ));
+            for file in &checkpoint.files {
+                text.push_str(&format!("    {}\n", file.path));
+            }
+        }
+    }
+    if text.is_empty() {
+        text.push_str("no queries\n");
+    }
+    print(&text)
+}
+
+fn verify(dir: &Path) -> Result<()> {
+    let report = durable::verify(dir)?;
+    let mut text = String::new();
+    for fault in &report.faults {
+        text.push_str(&format!("{fault}\n"));
+    }
+    text.push_str(&format!("checked {} files, {} bytes\n", report.files, thousands(report.bytes)));
+    print(&text)?;
+    match report.faults.len() {
+        0 => Ok(()),
+        count => Err(millstream_engine::Error::state(
+            format!("{count} of the files in {} cannot be used", dir.display()),
+            "a damaged checkpoint is replaced by the one before it; for anything else restore the directory from a copy",
+        )
+        .into()),
+    }
+}
+
+fn forget(dir: &Path, query: &str) -> Result<()> {
+    let directory = StateDirectory::open(dir, durable::Durability::PowerLoss)?;
+    if directory.forget_query(query)? {
+        return print(&format!("forgot {query}\n"));
+    }
+    let known: Vec<_> = directory.queries().into_keys().collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(Error::Usage(format!("{} keeps no query {query:?}; it keeps {known}", dir.display())))
+}
+
+fn print(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let written = std::io::stdout().write_all(text.as_bytes());
+    written.map_err(|source| Error::Io { context: "cannot write to stdout".to_owned(), source })
+}
