@@ -1,5 +1,5 @@
 //! Files: formats, headers, packing, folders, globs, watching, and every bad input.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 
@@ -8,14 +8,15 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Rows, next, open, read, stream, timestamp, trades};
+use common::{Rows, next, open, read, stream, texts, timestamp, trades};
 use datafusion::arrow::array::{Array, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::csv::ReaderBuilder;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::arrow::ipc::writer::{FileWriter, StreamWriter};
 use datafusion::parquet::arrow::ArrowWriter;
 use millstream_connectors::{open_source, read_table};
-use millstream_engine::plan::BadData;
+use millstream_engine::plan::{BadData, StreamDefinition};
+use millstream_engine::source::{InputIndex, MemoryIndex, Offset};
 use tempfile::TempDir;
 
 const HEADER: &str = "szcode,eventTime,Turnover,Price\n";
@@ -399,7 +400,7 @@ async fn clean_csv_agrees_with_arrow() {
     let definition = trades(&[]);
     let arrow = ReaderBuilder::new(Arc::clone(&definition.schema)).with_header(true);
     let batches: Vec<_> = arrow.build(content.as_bytes()).unwrap().map(Result::unwrap).collect();
-    let expected = common::texts(&common::one_batch(&batches));
+    let expected = texts(&common::one_batch(&batches));
     let rows = read_csv(&content, &[]).await;
     assert!(rows.good == expected && rows.bad.is_empty());
 }
@@ -412,4 +413,148 @@ fn options_that_no_one_knows_are_refused() {
     let error = open_source(&trades(&[("connector", "file"), ("path", "x.csv")])).unwrap_err();
     assert!(error.hint().unwrap().starts_with("did you mean \"files\"?"));
     assert!(Path::new("x.csv").extension().is_some());
+}
+
+/// Every row of a stream with the offsets of its split, and what was noted.
+async fn read_splits(definition: &Arc<StreamDefinition>) -> (Vec<(Offset, Vec<String>)>, Vec<String>) {
+    let index = Arc::new(MemoryIndex::default());
+    let source = open_source(definition).unwrap();
+    let mut reader = source.open(&[], Arc::clone(&index) as _).await.unwrap().remove(0);
+    let mut splits = Vec::new();
+    while let Some(split) = reader.next(None).await.unwrap() {
+        let end = split.offsets.end;
+        splits.push((end, decoded(split)));
+    }
+    (splits, index.notes())
+}
+
+/// Good rows and the reasons of bad ones.
+fn decoded(split: millstream_engine::source::Split) -> Vec<String> {
+    let decoded = split.decode.decode().unwrap();
+    let bad = decoded.bad.into_iter().map(|bad| format!("bad: {} {:?}", bad.reason, bad.raw));
+    texts(&decoded.batch).into_iter().chain(bad).collect()
+}
+
+/// An index with these notes in it.
+fn index_of(notes: &[String]) -> Arc<MemoryIndex> {
+    let index = Arc::new(MemoryIndex::default());
+    notes.iter().for_each(|note| index.push(note).unwrap());
+    index
+}
+
+/// Goes on behind every split, along the splits of the first run and freely, and compares what comes.
+async fn check_resumed(definition: &Arc<StreamDefinition>, name: &str) {
+    let (splits, notes) = read_splits(definition).await;
+    assert!(splits.len() > 3, "{name} is too short: {} splits", splits.len());
+    for resumed in 0..=splits.len() {
+        let from = resumed.checked_sub(1).map_or(Offset(0), |last| splits[last].0);
+        for is_bound in [true, false] {
+            let index = index_of(&notes);
+            let source = open_source(definition).unwrap();
+            let mut reader = source.open(&[from], Arc::clone(&index) as _).await.unwrap().remove(0);
+            let mut rest = splits[resumed..].iter();
+            if is_bound {
+                for (limit, rows) in rest.by_ref() {
+                    let mut again = Vec::new();
+                    let mut reached = Offset(0);
+                    while reached < *limit {
+                        let split = reader.next(Some(*limit)).await.unwrap().unwrap();
+                        reached = split.offsets.end;
+                        again.extend(decoded(split));
+                    }
+                    assert_eq!((reached, &again), (*limit, rows), "{name} from {from:?}");
+                }
+            }
+            let mut freely = Vec::new();
+            while let Some(split) = reader.next(None).await.unwrap() {
+                freely.extend(decoded(split));
+            }
+            let mut expected: Vec<_> = rest.flat_map(|(_, rows)| rows.clone()).collect();
+            // The good rows of a split come before its bad ones, wherever it is cut.
+            expected.sort();
+            freely.sort();
+            assert_eq!(freely, expected, "{name} from {from:?}");
+            assert_eq!(index.notes(), notes, "{name}: nothing new is noted");
+        }
+    }
+}
+
+/// Lines of every kind: quoted ones, one that is too long, quotes that stay open, and bad values.
+fn mixed_lines() -> String {
+    let mut text = format!("\u{feff}{HEADER}");
+    for number in 0..60_000 {
+        text.push_str(&match number {
+            40_000 => format!("{},2013-10-07T09:30:00,1,1\n", "x".repeat(3 << 20)),
+            _ if number % 997 == 0 => format!("\"quoted,\n{number}\",2013-10-07T09:30:00,{number},1.5\n"),
+            _ if number % 1_009 == 0 => format!("{number},whenever,1,1\n"),
+            _ => format!("{number},2013-10-07T09:30:00,{number},1.25\n"),
+        });
+    }
+    text.push_str("\"never closed,2013-10-07T09:30:00,1,1\n");
+    text + &ONE.repeat(30_000)
+}
+
+#[tokio::test]
+async fn text_is_resumed_behind_any_split() {
+    let folder = TempDir::new().unwrap();
+    write(&folder, "1.csv", mixed_lines());
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(mixed_lines().as_bytes()).unwrap();
+    write(&folder, "2.csv.gz", gz.finish().unwrap());
+    write(&folder, "3.csv.zst", zstd::encode_all(mixed_lines().as_bytes(), 1).unwrap());
+    let path = folder.path().display().to_string();
+    check_resumed(&trades(&[("connector", "files"), ("path", &path)]), "csv").await;
+}
+
+#[tokio::test]
+async fn columnar_files_are_resumed_behind_any_split() {
+    let rows = 200_000;
+    let numbers = || Arc::new(Int64Array::from_iter_values(0..rows)) as Arc<dyn Array>;
+    let batch = RecordBatch::try_from_iter([("n", numbers())]).unwrap();
+    let (mut parquet, mut file) = (Vec::new(), Vec::new());
+    let mut writer = ArrowWriter::try_new(&mut parquet, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let mut writer = FileWriter::try_new(&mut file, &batch.schema()).unwrap();
+    for start in (0..200_000).step_by(33_333) {
+        writer.write(&batch.slice(start, 33_333.min(200_000 - start))).unwrap();
+    }
+    writer.finish().unwrap();
+    for (name, bytes) in [("t.parquet", parquet), ("t.arrow", file)] {
+        let folder = TempDir::new().unwrap();
+        let path = write(&folder, name, bytes);
+        check_resumed(&stream(&[("n", DataType::Int64)], &[("connector", "files"), ("path", &path)]), name).await;
+    }
+}
+
+#[tokio::test]
+async fn files_that_were_read_may_be_gone_and_others_may_not_change() {
+    let folder = TempDir::new().unwrap();
+    for name in ["a.csv", "b.csv", "d.csv"] {
+        write(&folder, name, line(name));
+    }
+    let path = folder.path().display().to_string();
+    let definition = trades(&[("connector", "files"), ("path", &path)]);
+    let (splits, notes) = read_splits(&definition).await;
+    let source = open_source(&definition).unwrap();
+    let codes_behind = async |split: usize| {
+        let mut reader = source.open(&[splits[split].0], index_of(&notes)).await?.remove(0);
+        let mut rows = Vec::new();
+        while let Some(split) = reader.next(None).await? {
+            rows.extend(decoded(split).into_iter().map(|row| row.split('|').next().unwrap().to_owned()));
+        }
+        Ok::<_, millstream_engine::Error>(rows)
+    };
+    fs::remove_file(folder.path().join("a.csv")).unwrap();
+    assert_eq!(codes_behind(0).await.unwrap(), ["b.csv", "d.csv"]);
+    // One that came later is read behind those that were read before, wherever its name is.
+    write(&folder, "aa.csv", line("new"));
+    assert_eq!(codes_behind(2).await.unwrap(), ["new"]);
+    let changed = write(&folder, "d.csv", line("e.csv"));
+    let error = codes_behind(1).await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("{changed} has changed since")), "{error}");
+    assert_eq!(codes_behind(2).await.unwrap(), ["new"]);
+    fs::remove_file(&changed).unwrap();
+    let error = codes_behind(1).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{changed}, which is not read to its end, is gone"));
 }

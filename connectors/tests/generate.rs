@@ -12,6 +12,7 @@ use millstream_connectors::generate::{
 };
 use millstream_connectors::open_source;
 use millstream_engine::plan::StreamDefinition;
+use millstream_engine::source::{MemoryIndex, Offset};
 use millstream_engine::time::EventTime;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -175,4 +176,26 @@ async fn the_server_survives_clients_that_leave() {
         }
     };
     tokio::select! { result = server.serve() => panic!("{result:?}"), () = clients => {} }
+}
+
+#[tokio::test]
+async fn generated_rows_are_made_again_in_a_later_run() {
+    let definition = generated(StreamKind::Transaction, &[("rows", "100000"), ("start", "now")]);
+    let index = Arc::new(MemoryIndex::default());
+    let open = async |from: u64| {
+        let source = open_source(&definition).unwrap();
+        assert!(source.is_replayable());
+        source.open(&[Offset(from)], Arc::clone(&index) as _).await.unwrap().remove(0)
+    };
+    let mut first = open(0).await;
+    let mut all = Vec::new();
+    while let Some(split) = first.next(None).await.unwrap() {
+        all.extend(texts(&split.decode.decode().unwrap().batch));
+    }
+    let mut again = open(12_345).await;
+    let split = again.next(Some(Offset(20_000))).await.unwrap().unwrap();
+    assert_eq!(split.offsets, Offset(12_345)..Offset(20_000));
+    assert_eq!(texts(&split.decode.decode().unwrap().batch), all[12_345..20_000]);
+    let split = again.next(None).await.unwrap().unwrap();
+    assert_eq!(texts(&split.decode.decode().unwrap().batch)[..], all[20_000..20_000 + 32 * 1024]);
 }

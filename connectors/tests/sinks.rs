@@ -16,7 +16,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use millstream_connectors::open_sink;
 use millstream_connectors::sinks::{BlackholeSink, ConsoleSink, FileFormat, FilesSink, Format as ConsoleFormat};
 use millstream_engine::batch::Epoch;
-use millstream_engine::sink::Sink;
+use millstream_engine::sink::{Sink, SinkWriter};
 use tempfile::TempDir;
 
 #[derive(Clone, Default)]
@@ -100,11 +100,12 @@ async fn files_appear_whole_at_commit_and_once() {
         let visible = || {
             let names =
                 fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-            let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+            let mut names: Vec<_> = names.filter(|name| !name.starts_with(['.', '_'])).collect();
             names.sort();
             names
         };
-        let mut sink = FilesSink::create(folder.path(), format, rows(&[]).schema()).unwrap();
+        let mut sink = FilesSink::new(folder.path(), format, rows(&[]).schema());
+        sink.begin(&SinkWriter { query: "q".to_owned(), term: 1 }).await.unwrap();
         sink.stage(Epoch(12), &[rows(&["a", "b"])]).await.unwrap();
         assert!(visible().is_empty());
         sink.commit(Epoch(12)).await.unwrap();

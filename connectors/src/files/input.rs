@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{File, Metadata};
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,28 +34,31 @@ enum Content {
 }
 
 impl FileInput {
-    /// Opens the file at `path`.
-    pub(super) fn open(path: &Path, rows: &Rows) -> Result<Self> {
-        let place = path.display().to_string();
+    /// Opens the file at `path` and goes to its offset `skip`, where a split of an earlier run ended.
+    pub(super) fn open(path: &Path, rows: &Rows, skip: u64) -> Result<Self> {
+        let place = shown(path);
         let fail = |error| Error::external(format!("opening {place}"), error);
         let file = File::open(path).map_err(fail)?;
         let handle = file.try_clone().map_err(fail)?;
         let before = file.metadata().map_err(fail)?;
         let content = match rows {
-            Rows::Text(format) => Content::Text(TextFile::open(format, file, &place)?),
-            Rows::Columnar(format, shape) => Content::Columnar(ColumnarInput::open(shape, *format, file, &place)?),
+            Rows::Text(format) => Content::Text(TextFile::open(format, file, &place, skip)?),
+            Rows::Columnar(format, shape) => {
+                Content::Columnar(ColumnarInput::open(shape, *format, file, &place, skip)?)
+            }
         };
         Ok(Self { place, file: handle, before, content })
     }
 
-    /// The next split, which begins at `start`; `None` at the end of the file.
+    /// The next split, which begins at `start` and ends at `limit` at the latest; `None` at the end of the file.
     ///
     /// # Errors
     /// Fails if the file cannot be read or has changed since it was opened.
-    pub(super) fn next(&mut self, start: Offset) -> Result<Option<Split>> {
+    pub(super) fn next(&mut self, start: Offset, limit: Option<Offset>) -> Result<Option<Split>> {
+        let room = limit.map(|limit| limit.0.saturating_sub(start.0));
         let split = match &mut self.content {
-            Content::Text(text) => text.next(start, &self.place)?,
-            Content::Columnar(columnar) => columnar.next(start)?,
+            Content::Text(text) => text.next(start, room, &self.place)?,
+            Content::Columnar(columnar) => columnar.next(start, room)?,
         };
         if split.is_none() {
             self.check_unchanged()?;
@@ -88,31 +91,73 @@ impl fmt::Debug for TextFile {
 }
 
 impl TextFile {
-    fn open(format: &Arc<TextFormat>, file: File, place: &str) -> Result<Self> {
-        let bytes: Box<dyn Read + Send> = if place.ends_with(".gz") {
-            Box::new(MultiGzDecoder::new(BufReader::new(file)))
-        } else if place.ends_with(".zst") {
-            let unpacked = zstd::stream::read::Decoder::new(file);
-            Box::new(unpacked.map_err(|error| Error::external(format!("opening {place}"), error))?)
+    fn open(format: &Arc<TextFormat>, mut file: File, place: &str, skip: u64) -> Result<Self> {
+        let fail = |error| Error::external(format!("reading {place}"), error);
+        if skip == 0 {
+            let bytes = unpacked(file, place).map_err(fail)?;
+            return Ok(Self { input: TextInput::new(format, place), bytes, finished: false });
+        }
+        // The header is at the beginning, wherever reading goes on.
+        let beginning = unpacked(file.try_clone().map_err(fail)?, place).map_err(fail)?;
+        let mut first = Self { input: TextInput::new(format, place), bytes: beginning, finished: false };
+        let mut passed = Offset(0);
+        while !first.input.has_layout()
+            && passed.0 < skip
+            && let Some(split) = first.next(passed, None, place)?
+        {
+            passed = split.offsets.end;
+        }
+        file.rewind().map_err(fail)?;
+        let bytes = if is_packed(place) {
+            let mut bytes = unpacked(file, place).map_err(fail)?;
+            io::copy(&mut bytes.by_ref().take(skip), &mut io::sink()).map_err(fail)?;
+            bytes
         } else {
+            file.seek(SeekFrom::Start(skip)).map_err(fail)?;
             Box::new(file)
         };
-        Ok(Self { input: TextInput::new(format, place), bytes, finished: false })
+        Ok(Self { input: first.input.resumed(&format!("{place} behind byte {skip}")), bytes, finished: false })
     }
 
-    fn next(&mut self, start: Offset, place: &str) -> Result<Option<Split>> {
+    /// The next split, of at most `limit` bytes if that is given: then it ends at the end of a record, of its own
+    /// accord or by the rules for the end of a file.
+    fn next(&mut self, start: Offset, limit: Option<u64>, place: &str) -> Result<Option<Split>> {
         loop {
-            if let Some(piece) = self.input.take(self.finished)? {
+            let room = limit.map(|limit| limit.saturating_sub(self.input.pending()));
+            let is_over = self.finished || room == Some(0);
+            if let Some(piece) = self.input.take(is_over)? {
                 return Ok(Some(piece.into_split(start)));
             }
-            if self.finished {
+            if is_over {
                 return Ok(None);
             }
             let buffer = self.input.buffer();
-            let room = SPLIT_BYTES.saturating_sub(buffer.len()).max(SPLIT_BYTES / 8);
-            let read = self.bytes.by_ref().take(room as u64).read_to_end(buffer);
+            let piece = SPLIT_BYTES.saturating_sub(buffer.len()).max(SPLIT_BYTES / 8) as u64;
+            let piece = room.map_or(piece, |room| room.min(piece));
+            let read = self.bytes.by_ref().take(piece).read_to_end(buffer);
             let read = read.map_err(|error| Error::external(format!("reading {place}"), error))?;
-            self.finished = read < room;
+            self.finished = (read as u64) < piece;
         }
     }
+}
+
+/// A path as people would write it: from the working directory, if it is there.
+fn shown(path: &Path) -> String {
+    let folder = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(folder).unwrap_or(path).display().to_string()
+}
+
+fn is_packed(place: &str) -> bool {
+    place.ends_with(".gz") || place.ends_with(".zst")
+}
+
+/// The text of a file, whose name says how it is packed.
+fn unpacked(file: File, place: &str) -> io::Result<Box<dyn Read + Send>> {
+    Ok(if place.ends_with(".gz") {
+        Box::new(MultiGzDecoder::new(BufReader::new(file)))
+    } else if place.ends_with(".zst") {
+        Box::new(zstd::stream::read::Decoder::new(file)?)
+    } else {
+        Box::new(file)
+    })
 }

@@ -29,7 +29,7 @@ pub(super) struct FileSet {
 }
 
 impl FileSet {
-    /// The files that are there now, in order.
+    /// The files that are there now, in order, with absolute paths.
     ///
     /// # Errors
     /// Fails if a folder cannot be read; a path that is not there is an empty list.
@@ -52,7 +52,7 @@ impl FileSet {
             aged.sort();
             files = aged.into_iter().map(|(_, file)| file).collect();
         }
-        Ok(files)
+        files.iter().map(|file| absolute(file)).collect()
     }
 
     /// The error for a path that means no file.
@@ -115,6 +115,11 @@ fn list_glob(pattern: &Path) -> Result<Vec<PathBuf>> {
 fn is_ready(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     !name.starts_with(['.', '_']) && !name.ends_with(".tmp") && path.is_file()
+}
+
+/// The same file under a path that does not depend on the working directory; links in it are kept.
+fn absolute(file: &Path) -> Result<PathBuf> {
+    std::path::absolute(file).map_err(|error| Error::external(format!("finding {}", file.display()), error))
 }
 
 fn modified(file: &Path) -> Result<SystemTime> {

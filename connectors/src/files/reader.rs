@@ -2,17 +2,19 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
-use millstream_engine::source::{Offset, PartitionReader, Split};
+use millstream_engine::source::{InputIndex, Offset, PartitionReader, Split};
 use millstream_engine::{Error, Result};
 use tokio::time::Instant;
 
 use super::Rows;
 use super::input::FileInput;
 use super::list::FileSet;
+use super::record::{FileRecord, Opened, note_end, note_file};
 
 /// Reads a file set from front to back.
 ///
@@ -34,16 +36,22 @@ enum Turn {
 }
 
 impl FilesReader {
-    /// Lists the files.
+    /// Lists the files, and goes on at `from` with those that `index` says earlier runs opened.
     ///
     /// # Errors
-    /// Fails if there are none and none are waited for.
-    pub(super) async fn open(set: FileSet, rows: Rows, watch_interval: Option<Duration>) -> Result<Self> {
+    /// Fails if there are none and none are waited for, and if one that is not read to its end has changed.
+    pub(super) async fn open(
+        set: FileSet,
+        rows: Rows,
+        watch_interval: Option<Duration>,
+        from: Offset,
+        index: Arc<dyn InputIndex>,
+    ) -> Result<Self> {
         let is_watching = watch_interval.is_some();
         let files = SpawnedTask::spawn_blocking(move || {
-            let mut files = Files::new(set, rows);
+            let mut files = Files::resume(set, rows, from, index)?;
             files.look()?;
-            if files.waiting.is_empty() && !is_watching { Err(files.set.nothing_found()) } else { Ok(files) }
+            if files.known.is_empty() && !is_watching { Err(files.set.nothing_found()) } else { Ok(files) }
         });
         let files = files.join().await.map_err(|error| Error::external("listing files", error))??;
         let look_again = watch_interval.map(|interval| Instant::now() + interval);
@@ -51,12 +59,12 @@ impl FilesReader {
     }
 
     /// The next split of the files known so far.
-    async fn read(&mut self) -> Result<Option<Split>> {
+    async fn read(&mut self, limit: Option<Offset>) -> Result<Option<Split>> {
         if let Turn::Idle(_) = &self.turn
             && let Turn::Idle(mut files) = std::mem::replace(&mut self.turn, Turn::Over)
         {
             self.turn = Turn::Reading(SpawnedTask::spawn_blocking(move || {
-                let split = files.next();
+                let split = files.next(limit);
                 (files, split)
             }));
         }
@@ -84,9 +92,9 @@ impl FilesReader {
 
 #[async_trait]
 impl PartitionReader for FilesReader {
-    async fn next(&mut self, _: Option<Offset>) -> Result<Option<Split>> {
+    async fn next(&mut self, limit: Option<Offset>) -> Result<Option<Split>> {
         loop {
-            if let Some(split) = self.read().await? {
+            if let Some(split) = self.read(limit).await? {
                 return Ok(Some(split));
             }
             match (&self.turn, self.watch_interval) {
@@ -102,19 +110,39 @@ impl PartitionReader for FilesReader {
 struct Files {
     set: FileSet,
     rows: Rows,
+    index: Arc<dyn InputIndex>,
     /// Every file ever listed.
     known: HashSet<PathBuf>,
+    /// Files that earlier runs opened and this one has still to read.
+    noted: VecDeque<FileRecord>,
     waiting: VecDeque<PathBuf>,
     current: Option<FileInput>,
     offset: Offset,
+    /// Whether the index says where the file that was opened last ends.
+    end_is_noted: bool,
     /// False when new files may have come since the last look.
     has_looked: bool,
 }
 
 impl Files {
-    fn new(set: FileSet, rows: Rows) -> Self {
-        let (known, waiting) = (HashSet::new(), VecDeque::new());
-        Self { set, rows, known, waiting, current: None, offset: Offset(0), has_looked: true }
+    /// The files as earlier runs left them.
+    fn resume(set: FileSet, rows: Rows, from: Offset, index: Arc<dyn InputIndex>) -> Result<Self> {
+        let opened = Opened::read(index.as_ref())?;
+        let known = opened.records.iter().map(|record| record.path.clone()).collect();
+        let noted: VecDeque<_> = opened.unread(from).to_vec().into();
+        noted.iter().try_for_each(FileRecord::check)?;
+        Ok(Self {
+            set,
+            rows,
+            index,
+            known,
+            noted,
+            waiting: VecDeque::new(),
+            current: None,
+            offset: from,
+            end_is_noted: opened.end.is_some(),
+            has_looked: true,
+        })
     }
 
     /// Queues the files that were not there before.
@@ -130,22 +158,59 @@ impl Files {
     }
 
     /// The next split; `None` when every known file is read.
-    fn next(&mut self) -> Result<Option<Split>> {
+    fn next(&mut self, limit: Option<Offset>) -> Result<Option<Split>> {
         if !self.has_looked {
             self.look()?;
         }
         loop {
-            if self.current.is_none() {
-                let Some(path) = self.waiting.pop_front() else { return Ok(None) };
-                self.current = Some(FileInput::open(&path, &self.rows)?);
+            if self.current.is_none() && !self.open_next()? {
+                return Ok(None);
             }
             if let Some(file) = &mut self.current
-                && let Some(split) = file.next(self.offset)?
+                && let Some(split) = file.next(self.offset, limit)?
             {
                 self.offset = split.offsets.end;
                 return Ok(Some(split));
             }
-            self.current = None;
+            self.close_current()?;
+        }
+    }
+
+    /// Opens the next file, if there is one.
+    fn open_next(&mut self) -> Result<bool> {
+        let record = if let Some(record) = self.noted.pop_front() {
+            record
+        } else {
+            let Some(path) = self.waiting.pop_front() else { return Ok(false) };
+            let record = FileRecord::of(&path, self.offset)?;
+            note_file(self.index.as_ref(), &record)?;
+            self.end_is_noted = false;
+            record
+        };
+        let Some(skip) = self.offset.0.checked_sub(record.start.0) else {
+            return Err(Error::internal(format!("{} begins behind offset {}", record.path.display(), self.offset.0)));
+        };
+        self.current = Some(FileInput::open(&record.path, &self.rows, skip)?);
+        Ok(true)
+    }
+
+    fn close_current(&mut self) -> Result<()> {
+        self.current = None;
+        match self.noted.front() {
+            Some(next) if next.start != self.offset => Err(Error::state(
+                format!(
+                    "the file before {} ends at offset {}, and ended at {} when it was read first",
+                    next.path.display(),
+                    self.offset.0,
+                    next.start.0
+                ),
+                "put the file back as it was, or begin anew with another state directory",
+            )),
+            None if !self.end_is_noted => {
+                self.end_is_noted = true;
+                note_end(self.index.as_ref(), self.offset)
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -42,21 +42,37 @@ impl fmt::Debug for ColumnarInput {
 }
 
 impl ColumnarInput {
-    /// Opens `file`, which messages call `place`.
+    /// Opens `file`, which messages call `place`, and goes to its row `skip`, counted from 0.
     ///
     /// # Errors
     /// Fails if the file is not of the format or lacks a declared column.
-    pub(crate) fn open(shape: &Arc<RowShape>, format: Format, file: File, place: &str) -> Result<Self> {
+    pub(crate) fn open(shape: &Arc<RowShape>, format: Format, file: File, place: &str, skip: u64) -> Result<Self> {
         let (batches, columns) = match format {
-            Format::Parquet => open_parquet(shape, file, place)?,
+            Format::Parquet => open_parquet(shape, file, place, skip)?,
             _ => open_arrow(shape, file, place)?,
         };
-        Ok(Self { shape: Arc::clone(shape), place: place.into(), batches, columns, rest: None, rows: 0 })
+        let mut input =
+            Self { shape: Arc::clone(shape), place: place.into(), batches, columns, rest: None, rows: skip };
+        if format != Format::Parquet {
+            input.pass(skip)?;
+        }
+        Ok(input)
     }
 
-    /// The next split, which begins at `start`; `None` at the end of the file.
-    pub(crate) fn next(&mut self, start: Offset) -> Result<Option<Split>> {
-        let Some(batch) = self.next_batch()? else { return Ok(None) };
+    /// Drops the first rows of the file.
+    fn pass(&mut self, rows: u64) -> Result<()> {
+        let mut left = rows;
+        while left > 0
+            && let Some(batch) = self.next_batch(Some(left))?
+        {
+            left -= batch.num_rows() as u64;
+        }
+        Ok(())
+    }
+
+    /// The next split, which begins at `start` and has at most `limit` rows; `None` at the end of the file.
+    pub(crate) fn next(&mut self, start: Offset, limit: Option<u64>) -> Result<Option<Split>> {
+        let Some(batch) = self.next_batch(limit)? else { return Ok(None) };
         let arrays = self.columns.iter().map(|index| Arc::clone(batch.column(*index))).collect();
         let place = (Arc::clone(&self.place), self.rows);
         let rows = batch.num_rows();
@@ -66,7 +82,9 @@ impl ColumnarInput {
         Ok(Some(Split { offsets, bytes: batch.get_array_memory_size(), decode: Box::new(piece) }))
     }
 
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+    fn next_batch(&mut self, limit: Option<u64>) -> Result<Option<RecordBatch>> {
+        let limit =
+            limit.and_then(|limit| usize::try_from(limit).ok()).map_or(MAX_BATCH_ROWS, |n| n.min(MAX_BATCH_ROWS));
         loop {
             let batch = match self.rest.take() {
                 Some(batch) => batch,
@@ -76,9 +94,9 @@ impl ColumnarInput {
                 },
             };
             let rows = batch.num_rows();
-            if rows > MAX_BATCH_ROWS {
-                self.rest = Some(batch.slice(MAX_BATCH_ROWS, rows - MAX_BATCH_ROWS));
-                return Ok(Some(batch.slice(0, MAX_BATCH_ROWS)));
+            if rows > limit {
+                self.rest = Some(batch.slice(limit, rows - limit));
+                return Ok(Some(batch.slice(0, limit)));
             }
             if rows > 0 {
                 return Ok(Some(batch));
@@ -87,7 +105,7 @@ impl ColumnarInput {
     }
 }
 
-fn open_parquet(shape: &RowShape, file: File, place: &str) -> Result<(Batches, Vec<usize>)> {
+fn open_parquet(shape: &RowShape, file: File, place: &str, skip: u64) -> Result<(Batches, Vec<usize>)> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| broken(place, error))?;
     let found = find_columns(shape, builder.schema(), place)?;
     // The reader gives the chosen columns in the file's order.
@@ -96,7 +114,8 @@ fn open_parquet(shape: &RowShape, file: File, place: &str) -> Result<(Batches, V
     in_file.dedup();
     let columns = found.iter().filter_map(|index| in_file.iter().position(|other| other == index)).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), in_file);
-    let reader = builder.with_projection(mask).with_batch_size(MAX_BATCH_ROWS).build();
+    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+    let reader = builder.with_projection(mask).with_batch_size(MAX_BATCH_ROWS).with_offset(skip).build();
     Ok((Box::new(reader.map_err(|error| broken(place, error))?), columns))
 }
 

@@ -65,6 +65,11 @@ impl Cutter {
         &mut self.buffer
     }
 
+    /// How many bytes have been read and are in no chunk yet.
+    pub(crate) fn pending(&self) -> u64 {
+        self.dropping.as_ref().map_or(0, |line| line.length) + self.buffer.len() as u64
+    }
+
     /// The next chunk of what has been read; `finished` says that nothing more comes.
     pub(crate) fn take(&mut self, finished: bool) -> Option<Chunk> {
         loop {

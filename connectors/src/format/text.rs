@@ -58,6 +58,21 @@ impl TextInput {
         Self { format: Arc::clone(format), place: place.into(), cutter: Cutter::new(delimiter), layout: None }
     }
 
+    /// The same input from another place on, which messages call `place` and where a record begins.
+    pub(crate) fn resumed(self, place: &str) -> Self {
+        Self { layout: self.layout, ..Self::new(&self.format, place) }
+    }
+
+    /// Whether it is known where in a record each column is.
+    pub(crate) fn has_layout(&self) -> bool {
+        self.layout.is_some() || matches!(self.format.syntax, Syntax::Json)
+    }
+
+    /// How many bytes have been read and not taken.
+    pub(crate) fn pending(&self) -> u64 {
+        self.cutter.pending()
+    }
+
     /// Where to append what has been read next.
     pub(crate) const fn buffer(&mut self) -> &mut Vec<u8> {
         self.cutter.buffer()

@@ -49,22 +49,39 @@ impl GenerateSource {
         let columns = Arc::new(Columns::new(definition, kind)?);
         Ok(Self { generator: Arc::new(Generator::new(spec)?), columns, rows, rate })
     }
+
+    /// The generator whose row 0 happens when it did in the first run: `start = 'now'` means that run's now.
+    fn noted_generator(&self, index: &dyn InputIndex) -> Result<Arc<Generator>> {
+        let EventClock::Simulated { start, event_rate } = self.generator.spec().clock else {
+            return Err(Error::internal("generated rows have a simulated clock"));
+        };
+        let Some(note) = index.notes().into_iter().next() else {
+            index.push(&start.0.to_string())?;
+            return Ok(Arc::clone(&self.generator));
+        };
+        let noted = note.parse().map_err(|_| {
+            Error::state(format!("{note:?} is not the time of the first row"), "use the version that wrote it")
+        })?;
+        let clock = EventClock::Simulated { start: EventTime(noted), event_rate };
+        Ok(Arc::new(Generator::new(GeneratorSpec { clock, ..self.generator.spec().clone() })?))
+    }
 }
 
 #[async_trait]
 impl Source for GenerateSource {
-    async fn open(&self, _: &[Offset], _: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
+    async fn open(&self, from: &[Offset], index: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
+        let first = from.first().map_or(0, |offset| offset.0);
         Ok(vec![Box::new(GenerateReader {
-            generator: Arc::clone(&self.generator),
+            generator: self.noted_generator(index.as_ref())?,
             columns: Arc::clone(&self.columns),
-            next: 0,
+            next: first,
             end: self.rows.unwrap_or(u64::MAX),
-            pace: self.rate.map(|rate| (Instant::now(), rate)),
+            pace: self.rate.map(|rate| Pace { row: first, since: Instant::now(), rate }),
         })])
     }
 
     fn is_replayable(&self) -> bool {
-        false
+        true
     }
 
     fn describe(&self) -> String {
@@ -79,28 +96,49 @@ struct GenerateReader {
     columns: Arc<Columns>,
     next: u64,
     end: u64,
-    /// The time of row 0 and the rows per second from there.
-    pace: Option<(Instant, f64)>,
+    pace: Option<Pace>,
 }
 
-impl GenerateReader {
+/// Rows that come at a rate.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// The row that was due …
+    row: u64,
+    /// … at this time.
+    since: Instant,
+    /// Rows per second from there.
+    rate: f64,
+}
+
+impl Pace {
     /// The row before which all are due.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
     fn due(&self) -> u64 {
-        self.pace.map_or(u64::MAX, |(start, rate)| (start.elapsed().as_secs_f64() * rate) as u64)
+        self.row.saturating_add((self.since.elapsed().as_secs_f64() * self.rate) as u64)
     }
 }
 
 #[async_trait]
 impl PartitionReader for GenerateReader {
-    async fn next(&mut self, _: Option<Offset>) -> Result<Option<Split>> {
+    async fn next(&mut self, limit: Option<Offset>) -> Result<Option<Split>> {
         if self.next >= self.end {
             return Ok(None);
         }
-        while self.due() <= self.next {
-            tokio::time::sleep(TICK).await;
-        }
-        let rows = self.next..self.due().min(self.end).min(self.next.saturating_add(SPLIT_ROWS));
+        let end = match (limit, self.pace) {
+            // These rows were due in an earlier run; what comes after them is due from now on.
+            (Some(limit), pace) => {
+                self.pace = pace.map(|pace| Pace { row: limit.0, since: Instant::now(), ..pace });
+                limit.0
+            }
+            (None, None) => u64::MAX,
+            (None, Some(pace)) => {
+                while pace.due() <= self.next {
+                    tokio::time::sleep(TICK).await;
+                }
+                pace.due()
+            }
+        };
+        let rows = self.next..end.min(self.end).min(self.next.saturating_add(SPLIT_ROWS));
         self.next = rows.end;
         let (generator, columns) = (Arc::clone(&self.generator), Arc::clone(&self.columns));
         let offsets = Offset(rows.start)..Offset(rows.end);
