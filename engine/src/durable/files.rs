@@ -12,6 +12,9 @@ use std::time::Duration;
 use super::crash::durable_step;
 use crate::error::Error;
 
+/// What a disk writes whole or not at all.
+pub(crate) const SECTOR_BYTES: usize = 512;
+
 /// What an acknowledged write survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -33,8 +36,10 @@ impl Durability {
 /// # Contract
 /// - `create` is atomic: after a crash the file is there with all its bytes or not at all, and if it returned `true`
 ///   it is there.
-/// - What was appended before a `sync` that returned is there after a crash; of what was appended later any part may
-///   be there, and parts of it may be zeroes.
+/// - What was appended before a `sync` that returned is there after a crash; of what was appended later any first part
+///   may be there, and whole sectors of it may be zeroes.
+/// - What was removed may come back after a crash until something new is made in its folder; removals of one folder
+///   last in their order.
 pub trait Files: Debug + Send + Sync {
     /// Makes a folder and those above it.
     ///
@@ -74,6 +79,11 @@ pub trait Files: Debug + Send + Sync {
 
     /// Where a path is, in the user's words.
     fn describe(&self, path: &str) -> String;
+
+    /// How long to wait for room on a full disk before trying again.
+    fn room_pause(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 }
 
 /// A file that only grows, or is cut back to where it was whole.
@@ -110,9 +120,9 @@ impl LocalFiles {
     /// # Errors
     /// Fails if the folder cannot be made.
     pub fn open(root: impl Into<PathBuf>, durability: Durability) -> io::Result<Self> {
-        let root = root.into();
-        fs::create_dir_all(&root)?;
-        Ok(Self { root, durability })
+        let files = Self { root: root.into(), durability };
+        files.create_folder("")?;
+        Ok(files)
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -130,6 +140,8 @@ impl LocalFiles {
     fn sync_folder_of(&self, path: &Path) -> io::Result<()> {
         if let (Durability::PowerLoss, Some(folder)) = (self.durability, path.parent()) {
             durable_step("folder.sync");
+            // The parent of a bare name is the empty path.
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             File::open(folder)?.sync_all()?;
         }
         Ok(())
@@ -237,14 +249,21 @@ impl AppendFile for LocalAppend {
     }
 }
 
-/// How long to wait for room on a full disk before trying again.
-pub(crate) const ROOM_PAUSE: Duration = Duration::from_secs(1);
-
 /// Whether a write failed for want of room.
 pub(crate) fn is_disk_full(error: &Error) -> bool {
     let Error::External { source, .. } = error else { return false };
     let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
+/// Whether some sector of a file has nothing but zeroes from `start` on, as one does that was never written.
+pub(crate) fn has_lost_sector(bytes: &[u8], start: usize) -> bool {
+    let sectors = start / SECTOR_BYTES..bytes.len().div_ceil(SECTOR_BYTES);
+    sectors.into_iter().any(|sector| {
+        let end = bytes.len().min((sector + 1) * SECTOR_BYTES);
+        let part = bytes.get(start.max(sector * SECTOR_BYTES)..end).unwrap_or_default();
+        !part.is_empty() && part.iter().all(|byte| *byte == 0)
+    })
 }
 
 #[cfg(test)]
