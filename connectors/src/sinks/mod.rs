@@ -1,14 +1,19 @@
-//! Where results go: the console, files, or nowhere.
+//! Where results go: the console, files, databases, or nowhere.
 //!
 //! | connector | options |
 //! |---|---|
 //! | `console` | `format` = table, csv or json (table); `color` = true or false (false) |
 //! | `files` | `path`, a folder; `format` = csv, json or parquet (csv) |
+//! | `sqlite` | `path`, a file; `table` (the sink's name); `mode` = append or upsert (append); `key`, for upsert |
+//! | `postgres` | `url`; `table`, `mode` and `key` as for `sqlite` |
 //! | `blackhole` | |
 
 mod blackhole;
 mod console;
 mod files;
+mod postgres;
+mod relation;
+mod sqlite;
 mod table;
 mod text;
 
@@ -21,16 +26,21 @@ use millstream_engine::{Error, Result};
 pub use blackhole::BlackholeSink;
 pub use console::{ConsoleSink, Format, OutputClosed, is_output_closed};
 pub use files::{FileFormat, FilesSink};
+pub use postgres::PostgresSink;
+pub use sqlite::SqliteSink;
 
 use crate::options::{Options, nearest};
+use relation::Relation;
 
 /// The connectors that take results.
-const CONNECTORS: [&str; 3] = ["console", "files", "blackhole"];
+const CONNECTORS: [&str; 5] = ["console", "files", "sqlite", "postgres", "blackhole"];
 
 /// What the options of a sink ask for.
 enum Destination<'a> {
     Console { format: Format, is_colored: bool },
     Files { path: &'a str, format: FileFormat },
+    Sqlite { path: &'a str, relation: Relation },
+    Postgres { config: Box<tokio_postgres::Config>, relation: Relation },
     Blackhole,
 }
 
@@ -45,6 +55,8 @@ pub fn open(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box
             Box::new(if is_colored { sink.colored() } else { sink })
         }
         Destination::Files { path, format } => Box::new(FilesSink::new(path, format, schema)),
+        Destination::Sqlite { path, relation } => Box::new(SqliteSink::new(path, relation, schema)?),
+        Destination::Postgres { config, relation } => Box::new(PostgresSink::new(*config, relation, schema)?),
         Destination::Blackhole => Box::new(BlackholeSink::new()),
     })
 }
@@ -65,6 +77,8 @@ fn destination<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<
     match connector.value.to_ascii_lowercase().as_str() {
         "console" => console_options(options),
         "files" => files_options(options),
+        "sqlite" => sqlite_options(name, options),
+        "postgres" => postgres_options(name, options),
         "blackhole" => {
             Options::new("blackhole", options)?.finish()?;
             Ok(Destination::Blackhole)
@@ -91,9 +105,29 @@ fn files_options(options: &[WithOption]) -> Result<Destination<'_>> {
     Ok(Destination::Files { path, format })
 }
 
+fn sqlite_options<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<'a>> {
+    let mut options = Options::new("sqlite", options)?;
+    let path = options.required("path", "results.db")?;
+    let relation = Relation::from_options(&mut options, name)?;
+    options.finish()?;
+    Ok(Destination::Sqlite { path, relation })
+}
+
+fn postgres_options<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<'a>> {
+    let mut options = Options::new("postgres", options)?;
+    let url = options.required("url", "postgres://user:password@host:5432/database")?;
+    let config = Box::new(postgres::parse_url(url)?);
+    let relation = Relation::from_options(&mut options, name)?;
+    options.finish()?;
+    Ok(Destination::Postgres { config, relation })
+}
+
 /// Does what may block on a thread that may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    SpawnedTask::spawn_blocking(work).join().await.map_err(|error| Error::internal(format!("a sink stopped: {error}")))?
+    SpawnedTask::spawn_blocking(work)
+        .join()
+        .await
+        .map_err(|error| Error::internal(format!("a sink stopped: {error}")))?
 }
 
 /// The error of a writer whose place another one has taken.
@@ -155,7 +189,10 @@ mod tests {
     fn an_unknown_connector_is_refused_with_the_nearest_one() {
         let error = open_with(&[("connector", "file")]).unwrap_err();
         assert_eq!(error.to_string(), "sink \"results\" has the unknown connector \"file\"");
-        assert_eq!(error.hint(), Some("did you mean \"files\"? the connectors are console, files, blackhole"));
+        assert_eq!(
+            error.hint(),
+            Some("did you mean \"files\"? the connectors are console, files, sqlite, postgres, blackhole")
+        );
         assert!(open_with(&[]).is_err());
         assert!(open_with(&[("connector", "blackhole"), ("path", "x")]).is_err());
     }

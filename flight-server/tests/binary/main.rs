@@ -1,9 +1,11 @@
 //! End-to-end tests: the real binary as a process, its rows on stdout, its notes on stderr, its exit codes.
 
 mod bad_rows;
+mod crashes;
 mod demo;
 mod exits;
 mod generator;
+mod kept;
 mod memory;
 mod output;
 mod process;

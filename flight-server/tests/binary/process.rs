@@ -34,6 +34,12 @@ impl Finished {
         self.stdout
     }
 
+    /// Checks that it succeeded, whatever it had to say.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        assert_eq!(self.code, Some(0), "{self:?}");
+    }
+
     /// Checks the exit code and that stderr has every part.
     #[track_caller]
     pub(crate) fn check_error(&self, code: i32, parts: &[&str]) {
@@ -71,10 +77,16 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// Starts it with more variables in its environment.
+    pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_millstream"))
             .args(arguments)
             .current_dir(root())
             .env_remove("RUST_LOG")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -91,6 +103,23 @@ impl Running {
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Whether it ends within a time.
+    pub(crate) fn ends_within(&mut self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while self.is_running() {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
     }
 
     /// Waits until a line of stdout has `part`.
@@ -201,6 +230,12 @@ pub(crate) struct Folder(tempfile::TempDir);
 impl Folder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
+    }
+
+    /// Its own name, which no other folder has, in lower case.
+    pub(crate) fn name(&self) -> String {
+        let name = self.0.path().file_name().unwrap().to_str().unwrap().to_lowercase();
+        name.trim_start_matches('.').to_owned()
     }
 
     /// The path of `name` within.

@@ -107,8 +107,7 @@ impl Ledger {
         if !term_path.exists() {
             return Err(taken_over(&format!("folder {}", self.folder.display())));
         }
-        let manifest =
-            Manifest { query: self.writer.query.clone(), term: self.writer.term, epoch, files: vec![file] };
+        let manifest = Manifest { query: self.writer.query.clone(), term: self.writer.term, epoch, files: vec![file] };
         durable_step("files.manifest");
         if !create_whole(&self.own_folder(), &manifest_name(epoch), &manifest)? {
             return Err(taken_over(&format!("folder {}", self.folder.display())));

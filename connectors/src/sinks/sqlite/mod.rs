@@ -1,0 +1,204 @@
+//! The sink that writes into a table of an SQLite file, with its ledger in the same file.
+//!
+//! Rows and the ledger's line go in one transaction, which SQLite makes safe before it says that it is done.
+
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use millstream_engine::batch::Epoch;
+use millstream_engine::durable::durable_step;
+use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
+use millstream_engine::{Error, Result};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
+
+use super::relation::{CREATE_LEDGER, Relation, epoch_of, list, names, signed};
+use super::{blocking, not_begun, taken_over};
+use value::{Column, sql_type};
+
+/// How long to wait for another program that writes to the file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes rows into a table of an SQLite file.
+#[derive(Debug)]
+pub struct SqliteSink {
+    target: Target,
+    begun: Option<Begun>,
+    staged: Option<(Epoch, Vec<RecordBatch>)>,
+}
+
+#[derive(Debug, Clone)]
+struct Target {
+    path: PathBuf,
+    relation: Relation,
+    schema: SchemaRef,
+}
+
+#[derive(Debug)]
+struct Begun {
+    connection: Connection,
+    writer: SinkWriter,
+    last: Option<Epoch>,
+}
+
+impl SqliteSink {
+    /// A sink for rows of `schema` in the file at `path`, which is made at the begin if need be.
+    ///
+    /// # Errors
+    /// Fails for columns of types that SQLite has no place for, and for a key that is no column.
+    pub(super) fn new(path: impl Into<PathBuf>, relation: Relation, schema: SchemaRef) -> Result<Self> {
+        relation.check_key(&schema)?;
+        relation.create_table(&schema, sql_type)?;
+        Ok(Self { target: Target { path: path.into(), relation, schema }, begun: None, staged: None })
+    }
+}
+
+#[async_trait]
+impl Sink for SqliteSink {
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn begin(&mut self, writer: &SinkWriter) -> Result<Option<Epoch>> {
+        self.staged = None;
+        let (target, writer) = (self.target.clone(), writer.clone());
+        let begun = blocking(move || target.begin(writer)).await?;
+        let last = begun.last;
+        self.begun = Some(begun);
+        Ok(last)
+    }
+
+    async fn stage(&mut self, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
+        let begun = self.begun.as_ref().ok_or_else(|| not_begun("sqlite"))?;
+        if begun.last < Some(epoch) {
+            let earlier = self.staged.take_if(|(staged, _)| *staged == epoch);
+            let mut batches = earlier.map_or_else(Vec::new, |(_, batches)| batches);
+            batches.extend_from_slice(rows);
+            self.staged = Some((epoch, batches));
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, epoch: Epoch) -> Result<()> {
+        let Some((_, rows)) = self.staged.take_if(|(staged, _)| *staged == epoch) else { return Ok(()) };
+        let target = self.target.clone();
+        // A failure leaves nothing begun: what has become of the epoch, the next begin finds out.
+        let mut begun = self.begun.take().ok_or_else(|| not_begun("sqlite"))?;
+        let committed = blocking(move || {
+            target.write(&mut begun, epoch, &rows)?;
+            begun.last = Some(epoch);
+            Ok(begun)
+        });
+        self.begun = Some(committed.await?);
+        Ok(())
+    }
+}
+
+impl Target {
+    fn begin(&self, writer: SinkWriter) -> Result<Begun> {
+        durable_step("sqlite.open");
+        let mut connection = Connection::open(&self.path).map_err(|error| self.failed(error))?;
+        connection
+            .busy_timeout(PATIENCE)
+            .and_then(|()| connection.pragma_update(None, "synchronous", "FULL"))
+            .map_err(|error| self.failed(error))?;
+        let transaction = self.transaction(&mut connection)?;
+        durable_step("sqlite.create");
+        let create = self.relation.create_table(&self.schema, sql_type)?;
+        transaction.execute_batch(&format!("{CREATE_LEDGER}; {create}")).map_err(|error| self.failed(error))?;
+        // Says at once if a column or the key is missing.
+        transaction.prepare(&self.insert()).map_err(|error| self.failed(error))?;
+        let last = self.take_reign(&transaction, &writer)?;
+        durable_step("sqlite.begin");
+        transaction.commit().map_err(|error| self.failed(error))?;
+        Ok(Begun { connection, writer, last })
+    }
+
+    /// Enters the writer's term in the ledger; gives the last epoch of its query.
+    fn take_reign(&self, transaction: &Transaction<'_>, writer: &SinkWriter) -> Result<Option<Epoch>> {
+        let (query, table) = (&writer.query, &self.relation.table);
+        let other = "SELECT 1 FROM millstream_ledger WHERE sink_table = ?1 AND query <> ?2";
+        let other = transaction.query_row(other, params![table, query], |_| Ok(()));
+        if other.optional().map_err(|error| self.failed(error))?.is_some() {
+            return Err(self.relation.holds_earlier_results(&self.place()));
+        }
+        let line = "SELECT term, epoch FROM millstream_ledger WHERE sink_table = ?1 AND query = ?2";
+        let line = transaction.query_row(line, params![table, query], |row| Ok((row.get(0)?, row.get(1)?)));
+        let line: Option<(i64, Option<i64>)> = line.optional().map_err(|error| self.failed(error))?;
+        if line.is_some_and(|(term, _)| term > signed(writer.term)) {
+            return Err(taken_over(&self.place()));
+        }
+        let write = "INSERT INTO millstream_ledger (query, sink_table, term) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (query, sink_table) DO UPDATE SET term = excluded.term";
+        transaction.execute(write, params![query, table, signed(writer.term)]).map_err(|error| self.failed(error))?;
+        Ok(line.and_then(|(_, epoch)| epoch).map(epoch_of))
+    }
+
+    /// Writes an epoch and its line of the ledger.
+    fn write(&self, begun: &mut Begun, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
+        let SinkWriter { query, term } = &begun.writer;
+        let transaction = self.transaction(&mut begun.connection)?;
+        durable_step("sqlite.ledger");
+        let line = "UPDATE millstream_ledger SET epoch = ?1 WHERE sink_table = ?2 AND query = ?3 AND term = ?4
+                    AND (epoch IS NULL OR epoch < ?1)";
+        let lines = transaction.execute(line, params![signed(epoch.0), self.relation.table, query, signed(*term)]);
+        if lines.map_err(|error| self.failed(error))? != 1 {
+            return Err(taken_over(&self.place()));
+        }
+        durable_step("sqlite.insert");
+        self.insert_rows(&transaction, rows)?;
+        durable_step("sqlite.commit");
+        transaction.commit().map_err(|error| self.failed(error))?;
+        durable_step("sqlite.committed");
+        Ok(())
+    }
+
+    fn insert_rows(&self, transaction: &Transaction<'_>, rows: &[RecordBatch]) -> Result<()> {
+        let mut insert = transaction.prepare(&self.insert()).map_err(|error| self.failed(error))?;
+        for batch in rows {
+            let fields = self.schema.fields().iter().zip(batch.columns());
+            let columns = fields.map(|(field, array)| Column::new(field.name(), array)).collect::<Result<Vec<_>>>()?;
+            for row in 0..batch.num_rows() {
+                let values = columns.iter().map(|column| column.value(row)).collect::<Result<Vec<_>>>()?;
+                insert.execute(params_from_iter(values)).map_err(|error| self.failed(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&self) -> String {
+        let names = names(&self.schema);
+        let marks = vec!["?"; names.len()].join(", ");
+        let (table, conflict) = (self.relation.quoted_table(), self.relation.on_conflict(&self.schema));
+        format!("INSERT INTO {table} ({}) VALUES ({marks}){conflict}", list(&names))
+    }
+
+    fn transaction<'a>(&self, connection: &'a mut Connection) -> Result<Transaction<'a>> {
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| self.failed(error))
+    }
+
+    fn place(&self) -> String {
+        shown(&self.path)
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> Error {
+        let context = format!("writing table {} of {}", self.relation.table, self.place());
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => {
+                Error::external(context, std::io::Error::new(std::io::ErrorKind::StorageFull, error))
+            }
+            _ => Error::external(context, error),
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    format!("SQLite file {}", path.display())
+}
+
+#[cfg(test)]
+mod tests;
