@@ -11,6 +11,8 @@ use millstream::session::{Mode, Script, Session};
 use millstream_connectors::generate::{Generator, GeneratorSpec, LineFormat, StreamKind, write_files};
 use tokio::sync::watch;
 
+use crate::median;
+
 /// What the benchmark takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -80,9 +82,4 @@ async fn measure(folder: &Path, range: &str, slide: &str) -> anyhow::Result<(u64
     let outcome = session.outcomes().last().context("the query did not run")?;
     let rows = outcome.summaries.iter().map(|summary| summary.progress.rows_read).sum();
     Ok((rows, outcome.elapsed))
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -2,7 +2,10 @@
 //!
 //! Runs of the variants are interleaved and medians are printed, because a machine drifts; what counts is their ratio.
 
+mod checkpoint;
 mod groupby;
+
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -12,11 +15,19 @@ use clap::Parser;
 enum Benchmark {
     /// GROUP BY over sliding windows of trades in CSV files, into a sink that counts rows.
     Groupby(groupby::Args),
+    /// The same with state that is logged and checkpointed, against one that is not kept.
+    Checkpoint(checkpoint::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Benchmark::parse() {
         Benchmark::Groupby(args) => groupby::run(&args).await,
+        Benchmark::Checkpoint(args) => checkpoint::run(&args).await,
     }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }

@@ -18,6 +18,7 @@ pub mod generate;
 mod options;
 pub mod sinks;
 pub mod socket;
+mod state;
 mod table;
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Static tables: a bounded file set, read whole.
+//! Static tables: a bounded file set or the state of a query, read whole.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use millstream_engine::source::{BadRow, MemoryIndex, Source};
 use millstream_engine::{Error, Result};
 
 use crate::files::FilesSource;
+use crate::state;
 
 /// The rows of a static table.
 #[derive(Debug)]
@@ -22,12 +23,17 @@ pub struct TableRows {
 /// Reads the files of a table to their end.
 ///
 /// # Errors
-/// Fails if the connector is not `files` or watches, if a file cannot be read, and on the first bad row if the
+/// Fails if the connector is neither `files` nor `state` or watches, if a file cannot be read, and on the first bad row if the
 /// table says `bad_data = 'fail'`.
 pub async fn read_table(definition: &StreamDefinition) -> Result<TableRows> {
-    if let Some(other) = crate::connector(&definition.options).filter(|connector| *connector != "files") {
-        let message = format!("table {:?} cannot be read from connector {other:?}", definition.name);
-        return Err(Error::query(message, "use connector = 'files', or declare it with CREATE STREAM"));
+    match crate::connector(&definition.options) {
+        Some("state") => return state::read(definition).await,
+        Some("files") | None => {}
+        Some(other) => {
+            let message = format!("table {:?} cannot be read from connector {other:?}", definition.name);
+            let hint = "use connector = 'files' or 'state', or declare it with CREATE STREAM";
+            return Err(Error::query(message, hint));
+        }
     }
     let source = FilesSource::new(definition)?;
     if !source.is_bounded() {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::batch::Epoch;
 use crate::checkpoint::{MANIFEST_VERSION, Manifest};
 use crate::driver::{Driver, MicroBatch, stopped};
-use crate::durable::{Commit, Intent, LoggedEpoch, QueryStore, ROOM_PAUSE, Recovered, SharedWal, is_disk_full};
+use crate::durable::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, SharedWal, is_disk_full};
 use crate::error::{Error, Result};
 use crate::ingest::Record;
 use crate::query::{QueryProgress, Recovery};
@@ -61,7 +61,7 @@ pub(crate) struct Keeper {
 }
 
 /// An intent on its way to the disk.
-pub(crate) type PendingIntent = Option<SpawnedTask<(QueryStore, Result<()>)>>;
+pub(crate) type PendingIntent = Option<SpawnedTask<(QueryStore, Intent, Result<()>)>>;
 
 impl Keeper {
     pub(crate) fn new(
@@ -105,6 +105,23 @@ impl Keeper {
         result
     }
 
+    /// Does disk work, and again while there is no room for it; the query pauses meanwhile.
+    async fn when_there_is_room<T: Send + 'static>(
+        &mut self,
+        work: impl Fn(&mut QueryStore) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        loop {
+            match self.on_disk(work.clone()).await {
+                Err(error) if is_disk_full(&error) => {
+                    let store = self.store()?;
+                    tracing::error!(query = store.name, %error, "the disk is full, the query waits for room");
+                    tokio::time::sleep(store.room_pause()).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn is_due(&self) -> bool {
         self.epochs_since > 0
             && (self.checkpointed.elapsed() >= self.policy.interval
@@ -128,18 +145,23 @@ impl Driver {
             streams: batch.take_logged(),
         };
         Some(SpawnedTask::spawn_blocking(move || {
-            let logged = when_there_is_room(&mut store, |store| store.log_intent(intent.clone()));
-            (store, logged)
+            let logged = store.log_intent(&intent);
+            (store, intent, logged)
         }))
     }
 
     /// Waits until the intent is durable.
     pub(crate) async fn end_intent(&mut self, pending: PendingIntent) -> Result<()> {
         let (Some(keeper), Some(task)) = (self.keeper.as_mut(), pending) else { return Ok(()) };
-        let (store, logged) =
+        let (store, intent, logged) =
             task.join().await.map_err(|error| Error::internal(format!("a write stopped: {error}")))?;
         keeper.store = Some(store);
-        logged
+        match logged {
+            Err(error) if is_disk_full(&error) => {
+                keeper.when_there_is_room(move |store| store.log_intent(&intent)).await
+            }
+            other => other,
+        }
     }
 
     /// Logs the commit of the epoch in hand.
@@ -153,7 +175,12 @@ impl Driver {
         keeper.updating += keeper.update_started.elapsed();
         let commit = Commit { epoch, term: keeper.term, sink_epoch: keeper.sink_epoch, counters };
         // A buffered write of a few hundred bytes: too short to be worth another thread.
-        when_there_is_room(keeper.store()?, |store| store.log_commit(commit.clone()))
+        match keeper.store()?.log_commit(&commit) {
+            Err(error) if is_disk_full(&error) => {
+                keeper.when_there_is_room(move |store| store.log_commit(&commit)).await
+            }
+            other => other,
+        }
     }
 
     /// Starts a checkpoint if one is due, and takes in one that has been written.
@@ -189,8 +216,8 @@ impl Driver {
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
         let (term, sink_epoch) = (keeper.term, keeper.sink_epoch);
         let (writer, id, journal) = keeper
-            .on_disk(|store| {
-                let journal = when_there_is_room(store, QueryStore::begin_segment)?;
+            .when_there_is_room(|store| {
+                let journal = store.begin_segment()?;
                 Ok((store.checkpoint_writer(), store.id.clone(), journal))
             })
             .await?;
@@ -374,17 +401,4 @@ fn check_ledger(name: &str, guarantee: Guarantee, ledger: Option<Epoch>, recover
         format!("the sink of query \"{name}\" has {} of it, but the state directory says {}", say(ledger), say(known)),
         "state directory and sink belong together: restore both from copies of the same time, or begin anew with both",
     ))
-}
-
-/// Does disk work, and again while there is no room for it; the query pauses meanwhile.
-fn when_there_is_room<T>(store: &mut QueryStore, mut work: impl FnMut(&mut QueryStore) -> Result<T>) -> Result<T> {
-    loop {
-        match work(store) {
-            Err(error) if is_disk_full(&error) => {
-                tracing::error!(query = store.name, %error, "the disk is full, the query waits for room");
-                std::thread::sleep(ROOM_PAUSE);
-            }
-            other => return other,
-        }
-    }
 }

@@ -12,7 +12,7 @@ use millstream::{Error, Result, demo, generate, state};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-/// Ended by Ctrl-C, as shells expect.
+/// Ended by Ctrl-C or `SIGTERM`, as shells expect.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
@@ -24,11 +24,11 @@ fn main() -> ExitCode {
     };
     let (stop_sender, stop) = watch::channel(false);
     runtime.spawn(async move {
-        // Without a handler Ctrl-C ends the process at once, which is what remains then.
-        if tokio::signal::ctrl_c().await.is_ok() {
+        // Without a handler either signal ends the process at once, which is what remains then.
+        if asked_to_stop().await.is_ok() {
             stop_sender.send_replace(true);
             // A second one ends the process without waiting for the epoch in hand.
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if asked_to_stop().await.is_ok() {
                 std::process::exit(i32::from(INTERRUPTED));
             }
         }
@@ -43,6 +43,21 @@ fn main() -> ExitCode {
         Err(error) if error.is_output_closed() => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// Waits for Ctrl-C, or for the `SIGTERM` that service managers send.
+async fn asked_to_stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
 }
 
 fn fail(error: &Error) -> ExitCode {

@@ -181,8 +181,20 @@ mod tests {
         let path = folder.path().join("new").display().to_string();
         assert!(open_with(&[("connector", "console"), ("format", "json"), ("color", "true")]).is_ok());
         assert!(open_with(&[("connector", "files"), ("path", &path), ("format", "parquet")]).is_ok());
+        assert!(open_with(&[("connector", "sqlite"), ("path", &path), ("table", "t")]).is_ok());
+        assert!(open_with(&[("connector", "postgres"), ("url", "postgres://me@127.0.0.1/db")]).is_ok());
         assert!(open_with(&[("connector", "blackhole")]).is_ok());
-        assert!(folder.path().join("new").is_dir());
+        assert!(!folder.path().join("new").exists(), "nothing is made before the begin");
+    }
+
+    #[test]
+    fn a_key_belongs_to_an_upsert() {
+        let error = open_with(&[("connector", "sqlite"), ("path", "x"), ("mode", "upsert")]).unwrap_err();
+        assert_eq!(error.to_string(), "sink \"results\" has mode = 'upsert' and no key");
+        let error = open_with(&[("connector", "sqlite"), ("path", "x"), ("key", "a")]).unwrap_err();
+        assert_eq!(error.to_string(), "sink \"results\" has a key and appends");
+        let upsert = [("connector", "sqlite"), ("path", "x"), ("mode", "upsert"), ("key", "a, b")];
+        assert_eq!(open_with(&upsert).unwrap_err().to_string(), "the key column \"a\" is no column of the result");
     }
 
     #[test]

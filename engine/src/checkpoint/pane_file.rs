@@ -13,7 +13,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, TimestampNanosecondArray};
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, TimestampNanosecondArray};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
@@ -98,6 +99,31 @@ fn with_own_columns(
     batch_of(schema, columns, rows)
 }
 
+/// The rows of a file whose entries `current` names, with all columns of the file.
+///
+/// # Errors
+/// Fails if the file is not one of these.
+pub(crate) fn read_current(bytes: Vec<u8>, current: &[PaneTag]) -> Result<RecordBatch> {
+    let parquet = |error| DataFusionError::ParquetError(Box::new(error));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(parquet)?;
+    let schema = Arc::clone(builder.schema());
+    let mut batches = Vec::new();
+    for batch in builder.with_batch_size(READ_ROWS).build().map_err(parquet)? {
+        let batch = batch?;
+        let is_current: BooleanArray =
+            tags_of(&batch).iter().map(|tag| Some(current.binary_search(tag).is_ok())).collect();
+        batches.push(filter_record_batch(&batch, &is_current)?);
+    }
+    Ok(concat_batches(&schema, &batches)?)
+}
+
+/// Pane and first instant of each row.
+fn tags_of(batch: &RecordBatch) -> Vec<PaneTag> {
+    let panes = batch.column(0).as_primitive::<Int64Type>().values();
+    let tags = batch.column(2).as_primitive::<TimestampNanosecondType>().values();
+    panes.iter().zip(tags.iter()).map(|(pane, tag)| (Pane(*pane), EventTime(*tag))).collect()
+}
+
 /// The entries of a file that `current` names, with the columns of `state`.
 ///
 /// # Errors
@@ -109,10 +135,7 @@ pub(crate) fn read_panes(bytes: Vec<u8>, current: &[PaneTag], state: &SchemaRef)
     let mut entries: Vec<PaneEntry> = Vec::new();
     for batch in reader {
         let batch = batch?;
-        let panes = batch.column(0).as_primitive::<Int64Type>().values().clone();
-        let tags = batch.column(2).as_primitive::<TimestampNanosecondType>().values().clone();
-        let pairs: Vec<PaneTag> =
-            panes.iter().zip(tags.iter()).map(|(pane, tag)| (Pane(*pane), EventTime(*tag))).collect();
+        let pairs = tags_of(&batch);
         let columns: Vec<ArrayRef> = batch.columns().iter().skip(OWN_COLUMNS).cloned().collect();
         let rows = batch_of(state, columns, batch.num_rows())?;
         let mut at = 0;

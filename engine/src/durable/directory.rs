@@ -13,7 +13,7 @@
 //! streams/ID/wal/*.wal        rows of streams that cannot be read again
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::Path;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{Durability, Files, LocalFiles};
 use super::journal::{Journal, failed};
 use super::query_store::file_name;
-use super::record::{read_single, write_single};
+use super::record::{corrupt, read_single, write_single};
 use super::wal::SharedWal;
 use crate::error::{Error, Result};
 
@@ -49,6 +49,14 @@ enum CatalogEntry {
     Query { name: String, id: String },
     Stream { name: String, contract: String, id: String },
     Dropped { id: String },
+}
+
+impl CatalogEntry {
+    fn id(&self) -> &str {
+        match self {
+            Self::Query { id, .. } | Self::Stream { id, .. } | Self::Dropped { id } => id,
+        }
+    }
 }
 
 /// A state directory that this process owns.
@@ -92,6 +100,7 @@ impl StateDirectory {
         let (journal, entries) = Journal::open::<CatalogEntry>(&files, "catalog", "catalog")?;
         let mut catalog =
             Catalog { journal, queries: BTreeMap::new(), streams: BTreeMap::new(), wals: BTreeMap::new() };
+        check_orphans(files.as_ref(), entries.iter().map(|entry| entry.value.id()))?;
         entries.into_iter().for_each(|entry| catalog.enter(entry.value));
         Ok(Self { files, catalog: Mutex::new(catalog), _lock: lock })
     }
@@ -194,6 +203,7 @@ fn new_id() -> String {
 pub(crate) fn list_queries(files: &Arc<dyn Files>) -> Result<Vec<(String, String)>> {
     check_format(files.as_ref(), false)?;
     let (entries, _) = Journal::inspect::<CatalogEntry>(files, "catalog", "catalog")?;
+    check_orphans(files.as_ref(), entries.iter().map(|entry| entry.value.id()))?;
     let mut queries = BTreeMap::new();
     for entry in entries {
         match entry.value {
@@ -207,6 +217,20 @@ pub(crate) fn list_queries(files: &Arc<dyn Files>) -> Result<Vec<(String, String
         }
     }
     Ok(queries.into_iter().map(|(id, name)| (name, id)).collect())
+}
+
+/// Refuses a catalog that does not know what is kept: an entry is durable before its folder is made.
+fn check_orphans<'a>(files: &dyn Files, known: impl Iterator<Item = &'a str>) -> Result<()> {
+    let known: BTreeSet<&str> = known.collect();
+    for folder in ["queries", "streams"] {
+        let ids = files.list(folder).map_err(|error| failed(files, folder, error))?;
+        if let Some(orphan) = ids.iter().find(|id| !known.contains(id.as_str())) {
+            let place = Journal::last_place(files, "catalog")?;
+            let (place, length) = (files.describe(&place.0), place.1);
+            return Err(corrupt(&place, length, &format!("the entry of {folder}/{orphan} is missing")));
+        }
+    }
+    Ok(())
 }
 
 /// The ids of the streams with a log.
@@ -241,7 +265,9 @@ fn check_format(files: &dyn Files, may_make: bool) -> Result<()> {
 fn make_format(files: &dyn Files) -> Result<()> {
     let fail = |error| failed(files, "format.json", error);
     let names = files.list("").map_err(fail)?;
-    if let Some(foreign) = names.iter().find(|name| *name != "lock") {
+    // A crash may leave the file that would have become the format's.
+    let is_own = |name: &str| name == "lock" || name.starts_with("format.") && name.ends_with(".tmp");
+    if let Some(foreign) = names.iter().find(|name| !is_own(name)) {
         let message = format!("{} is no state directory: it holds {foreign:?}", files.describe(""));
         return Err(Error::state(message, "name an empty folder, or one that does not exist yet"));
     }

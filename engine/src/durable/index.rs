@@ -2,35 +2,52 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files::Files;
+use super::files::{Files, is_disk_full};
 use super::journal::Journal;
 use crate::error::Result;
 use crate::source::InputIndex;
 
 /// The notes of one stream for one query.
 #[derive(Debug)]
-pub(crate) struct DurableIndex(Mutex<(Journal, Vec<String>)>);
+pub(crate) struct DurableIndex {
+    files: Arc<dyn Files>,
+    state: Mutex<(Journal, Vec<String>)>,
+}
 
 impl DurableIndex {
     /// Opens the notes in `folder`, or makes them.
     pub(crate) fn open(files: &Arc<dyn Files>, folder: &str, id: &str) -> Result<Self> {
         let (journal, entries) = Journal::open::<String>(files, folder, id)?;
-        Ok(Self(Mutex::new((journal, entries.into_iter().map(|entry| entry.value).collect()))))
-    }
-}
-
-impl InputIndex for DurableIndex {
-    fn notes(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        let notes = entries.into_iter().map(|entry| entry.value).collect();
+        Ok(Self { files: Arc::clone(files), state: Mutex::new((journal, notes)) })
     }
 
-    fn push(&self, note: &str) -> Result<()> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn try_push(&self, note: &str) -> Result<()> {
+        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (journal, notes) = &mut *guard;
         journal.append(&note)?;
         journal.sync()?;
         notes.push(note.to_owned());
         Ok(())
+    }
+}
+
+impl InputIndex for DurableIndex {
+    fn notes(&self) -> Vec<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Waits on its thread, which may block for the sync anyway, while the disk has no room.
+    fn push(&self, note: &str) -> Result<()> {
+        loop {
+            match self.try_push(note) {
+                Err(error) if is_disk_full(&error) => {
+                    tracing::error!(%error, "the disk is full, the input waits for room");
+                    std::thread::sleep(self.files.room_pause());
+                }
+                other => return other,
+            }
+        }
     }
 }
 

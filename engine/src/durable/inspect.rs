@@ -67,7 +67,7 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-fn disk(path: &Path) -> Result<Arc<dyn Files>> {
+pub(super) fn disk(path: &Path) -> Result<Arc<dyn Files>> {
     if !path.is_dir() {
         let message = format!("{} is no state directory", path.display());
         return Err(Error::state(message, "name the folder that was given to --state-dir"));
@@ -134,37 +134,51 @@ fn kept_checkpoint(files: &dyn Files, folder: &str, manifest: &Manifest) -> Kept
 /// # Errors
 /// Fails only if there is no state directory; damage is in the report.
 pub fn verify(path: &Path) -> Result<Report> {
-    let files = disk(path)?;
+    Ok(verify_files(&disk(path)?))
+}
+
+/// Checks every record, checksum and reference in the state directory on a disk.
+pub fn verify_files(files: &Arc<dyn Files>) -> Report {
     let mut report = Report::default();
-    let queries = list_queries(&files)?;
-    report.count(&files, "catalog");
-    for (_, id) in queries {
-        let folder = format!("queries/{id}");
-        report.note(Journal::inspect::<EpochRecord>(&files, &format!("{folder}/journal"), &id).map(|_| ()));
-        report.count(&files, &format!("{folder}/journal"));
-        let inputs = format!("{folder}/inputs");
-        for stream in files.list(&inputs).unwrap_or_default() {
-            let folder = format!("{inputs}/{stream}");
-            report.note(Journal::inspect::<String>(&files, &folder, &id).map(|_| ()));
-            report.count(&files, &folder);
-        }
-        for (_, manifest) in read_manifests(files.as_ref(), &folder)? {
-            report.files += 1;
-            match manifest {
-                Ok(manifest) => report.check_files(files.as_ref(), &folder, &manifest),
-                Err(error) => report.note(Err(error)),
-            }
-        }
-    }
-    for id in list_streams(&files)? {
-        let folder = format!("streams/{id}/wal");
-        report.note(check_log(&files, &folder));
-        report.count(&files, &folder);
-    }
-    Ok(report)
+    report.check(files).unwrap_or_else(|error| report.faults.push(error.to_string()));
+    report
 }
 
 impl Report {
+    fn check(&mut self, files: &Arc<dyn Files>) -> Result<()> {
+        let queries = list_queries(files)?;
+        self.count(files, "catalog");
+        for (_, id) in queries {
+            self.check_query(files, &id)?;
+        }
+        for id in list_streams(files)? {
+            let folder = format!("streams/{id}/wal");
+            self.note(check_log(files, &folder));
+            self.count(files, &folder);
+        }
+        Ok(())
+    }
+
+    fn check_query(&mut self, files: &Arc<dyn Files>, id: &str) -> Result<()> {
+        let folder = format!("queries/{id}");
+        self.note(Journal::inspect::<EpochRecord>(files, &format!("{folder}/journal"), id).map(|_| ()));
+        self.count(files, &format!("{folder}/journal"));
+        let inputs = format!("{folder}/inputs");
+        for stream in files.list(&inputs).unwrap_or_default() {
+            let folder = format!("{inputs}/{stream}");
+            self.note(Journal::inspect::<String>(files, &folder, id).map(|_| ()));
+            self.count(files, &folder);
+        }
+        for (_, manifest) in read_manifests(files.as_ref(), &folder)? {
+            self.files += 1;
+            match manifest {
+                Ok(manifest) => self.check_files(files.as_ref(), &folder, &manifest),
+                Err(error) => self.note(Err(error)),
+            }
+        }
+        Ok(())
+    }
+
     fn note(&mut self, checked: Result<()>) {
         if let Err(error) = checked {
             self.faults.push(error.to_string());

@@ -2,14 +2,15 @@
 //!
 //! A segment is named after the number of its first record, and its first line says to which journal it belongs and
 //! which checksum came before. Only the end of the last segment may be torn: what was appended after the last sync
-//! is dropped when a journal is opened; damage anywhere else is an error.
+//! is dropped when a journal is opened. Damage anywhere else is an error, and so is damage at the end that no crash
+//! does: a torn end breaks off within a line or has a sector of zeroes, of which JSON has not even one.
 
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::files::{AppendFile, Files};
+use super::files::{AppendFile, Files, has_lost_sector};
 use super::record::{Chain, FIRST, check_line, corrupt, write_record};
 use crate::error::{Error, Result};
 
@@ -101,6 +102,18 @@ impl Journal {
         Ok((reading.entries, torn))
     }
 
+    /// Where the last segment of a journal ends: its path and length.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub(crate) fn last_place(files: &dyn Files, folder: &str) -> Result<(String, u64)> {
+        let path = segment_path(folder, segments_of(files, folder)?.last().copied().unwrap_or_default());
+        match files.read(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(files, &path, error)),
+            read => Ok((path, read.map_or(0, |bytes| bytes.len() as u64))),
+        }
+    }
+
     fn load<T: DeserializeOwned>(&mut self) -> Result<Vec<Entry<T>>> {
         self.segments = segments_of(self.files.as_ref(), &self.folder)?;
         let mut reading = Reading { id: self.id.clone(), chain: FIRST, next: 0, entries: Vec::new() };
@@ -132,9 +145,16 @@ impl Journal {
             tracing::warn!(path, torn = length - whole, "cut off what a crash left half written");
             file.truncate(whole).map_err(fail)?;
         }
+        // A process that died may have left records that the disk does not have yet.
+        file.sync().map_err(fail)?;
         self.length = whole;
         self.open = Some(file);
         Ok(())
+    }
+
+    /// The number of the first record that is kept.
+    pub(crate) fn first(&self) -> u64 {
+        self.segments.first().copied().unwrap_or_default()
     }
 
     /// The number of the next record.
@@ -188,8 +208,8 @@ impl Journal {
         let Some(file) = &mut self.open else { return Err(Error::internal("a journal has no open segment")) };
         if let Err(error) = file.append(&line) {
             // What was written of the line must not stand before the next one.
-            let cut = file.truncate(self.length);
-            return Err(failed(self.files.as_ref(), &path, cut.err().unwrap_or(error)));
+            cut_back(file.as_mut(), self.length, &self.files.describe(&path))?;
+            return Err(failed(self.files.as_ref(), &path, error));
         }
         self.length += line.len() as u64;
         self.chain = chain;
@@ -205,10 +225,7 @@ impl Journal {
     pub(crate) fn sync(&mut self) -> Result<()> {
         let path = self.current_path();
         if let (Some(file), 1..) = (&mut self.open, self.unsynced) {
-            // Never tried again, not even for want of room: after a failed sync nobody knows what is on the disk.
-            file.sync().map_err(|error| {
-                Error::external(format!("syncing {}", self.files.describe(&path)), error.to_string())
-            })?;
+            sync(file.as_mut(), &self.files.describe(&path))?;
             self.unsynced = 0;
         }
         Ok(())
@@ -248,6 +265,22 @@ pub(crate) fn failed(files: &dyn Files, path: &str, error: std::io::Error) -> Er
     Error::external(format!("writing {}", files.describe(path)), error)
 }
 
+/// Makes what was appended durable.
+///
+/// # Errors
+/// One that is never tried again, not even for want of room: after a failed sync nobody knows what is on the disk.
+pub(crate) fn sync(file: &mut dyn AppendFile, place: &str) -> Result<()> {
+    file.sync().map_err(|error| Error::external(format!("syncing {place}"), error.to_string()))
+}
+
+/// Cuts off what was appended in part.
+///
+/// # Errors
+/// One that is never tried again: what comes next would stand behind a part.
+pub(crate) fn cut_back(file: &mut dyn AppendFile, length: u64, place: &str) -> Result<()> {
+    file.truncate(length).map_err(|error| Error::external(format!("cutting back {place}"), error.to_string()))
+}
+
 /// Segments on their way into records.
 struct Reading<T> {
     id: String,
@@ -262,23 +295,24 @@ impl<T: DeserializeOwned> Reading<T> {
         let mut lines = Lines { bytes, at: 0 };
         let Some((_, header)) = lines.next().filter(|(_, line)| check_line(FIRST, line).is_some()) else {
             // The crash that tore the header came before any record.
-            return if is_last && lines.count_rest() == 0 { Ok(0) } else { Err(corrupt(place, 0, "it has no header")) };
+            let is_torn = is_last && first == self.next && is_torn(bytes, 0, FIRST);
+            return if is_torn { Ok(0) } else { Err(corrupt(place, 0, "it has no header")) };
         };
         self.enter(place, first, header)?;
+        let mut whole = lines.at;
         while let Some((at, line)) = lines.next() {
-            let Some((json, chain)) = check_line(self.chain, line) else {
-                let torn = is_last && lines.count_rest() < UNSYNCED_RECORDS;
-                return if torn { Ok(at) } else { Err(corrupt(place, at, "a checksum does not fit")) };
-            };
+            let Some((json, chain)) = check_line(self.chain, line) else { break };
             let value = serde_json::from_slice(json).map_err(|error| corrupt(place, at, &error.to_string()))?;
             self.entries.push(Entry { number: self.next, value });
             self.chain = chain;
             self.next += 1;
+            whole = lines.at;
         }
-        if lines.at < bytes.len() && !is_last {
-            return Err(corrupt(place, lines.at as u64, "a record is cut off"));
+        let rest = bytes.get(whole..).unwrap_or_default();
+        if rest.is_empty() || is_last && is_torn(bytes, whole, self.chain) {
+            return Ok(whole as u64);
         }
-        Ok(lines.at as u64)
+        Err(corrupt(place, whole as u64, "a checksum does not fit"))
     }
 
     fn enter(&mut self, place: &str, first: u64, line: &[u8]) -> Result<()> {
@@ -300,18 +334,25 @@ impl<T: DeserializeOwned> Reading<T> {
     }
 }
 
+/// Whether what a segment holds from `at` on, behind `before`, is what a crash leaves of records that were not synced.
+fn is_torn(bytes: &[u8], at: usize, before: Chain) -> bool {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let lines = rest.split_inclusive(|byte| *byte == b'\n').count();
+    lines <= UNSYNCED_RECORDS && (has_lost_sector(bytes, at) || is_broken_off(rest, before))
+}
+
+/// Whether records end within a line; one that has all but another last byte was whole and has been changed.
+fn is_broken_off(rest: &[u8], before: Chain) -> bool {
+    match rest {
+        [line @ .., last] => *last != b'\n' && check_line(before, line).is_none(),
+        [] => true,
+    }
+}
+
 /// Whole lines and where they begin.
 struct Lines<'a> {
     bytes: &'a [u8],
     at: usize,
-}
-
-impl<'a> Lines<'a> {
-    /// How many lines are left, one that is cut off included.
-    fn count_rest(&self) -> usize {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        rest.split_inclusive(|byte| *byte == b'\n').count()
-    }
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -329,6 +370,7 @@ impl<'a> Iterator for Lines<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::files::{Durability, LocalFiles};
+    use super::super::simulated::SimFiles;
     use super::*;
 
     fn disk() -> (tempfile::TempDir, Arc<dyn Files>) {
@@ -394,6 +436,35 @@ mod tests {
                 assert!(error.contains(name) || error.contains(".log is damaged"), "bit {bit}: {error}");
             }
             std::fs::write(&path, &whole).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_last_records_is_no_torn_end() {
+        let (folder, files) = disk();
+        filled(&files);
+        let path = folder.path().join("j/00000000000000000008.log");
+        let whole = std::fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut changed = whole.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &changed).unwrap();
+            let error = values(&files).unwrap_err().to_string();
+            assert!(error.contains("00008.log is damaged at byte "), "bit {bit}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_dead_process_did_not_sync_is_synced_before_it_is_used() {
+        let disk = SimFiles::new(1);
+        let files: Arc<dyn Files> = Arc::new(disk.clone());
+        Journal::open::<u64>(&files, "j", "id").unwrap().0.append(&1_u64).unwrap();
+        let disk = disk.kill(2);
+        let files: Arc<dyn Files> = Arc::new(disk.clone());
+        assert_eq!(values(&files).unwrap(), [1]);
+        for seed in 0..20 {
+            let files: Arc<dyn Files> = Arc::new(disk.crash(seed));
+            assert_eq!(values(&files).unwrap(), [1], "seed {seed}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! What survives the process: the durable file layer, journals, write-ahead logs and what is kept of each query.
 //!
-//! [`Files`] is the disk, [`StateDirectory`] what is on it. A query's epochs go to a journal (`query_store`), the rows
-//! of streams that cannot be read again to a write-ahead log (`wal`); [`durable_step`] is where tests pull the plug.
+//! [`Files`] is the disk, and [`SimFiles`] one that loses what it may; [`StateDirectory`] is what stands on it. A query's
+//! epochs go to a journal (`query_store`), the rows of streams that cannot be read again to a write-ahead log (`wal`);
+//! [`durable_step`] is where tests pull the plug.
 
 mod crash;
 mod directory;
@@ -12,14 +13,18 @@ mod journal;
 mod query_store;
 mod record;
 mod resume;
+mod simulated;
+mod state_rows;
 mod wal;
 
 pub use crash::{CRASH_AT, durable_step};
 pub use directory::StateDirectory;
+pub(crate) use files::is_disk_full;
 pub use files::{AppendFile, Durability, Files, LocalFiles};
-pub(crate) use files::{ROOM_PAUSE, is_disk_full};
-pub use inspect::{KeptCheckpoint, KeptFile, KeptQuery, Report, inspect, verify};
+pub use inspect::{KeptCheckpoint, KeptFile, KeptQuery, Report, inspect, verify, verify_files};
 pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};
 pub use resume::{DurableQuery, resume_streams};
+pub use simulated::SimFiles;
+pub use state_rows::{KeptState, read_state};
 pub use wal::WAL_LIMIT_BYTES;
 pub(crate) use wal::{Frame, SharedWal};

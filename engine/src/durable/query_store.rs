@@ -142,15 +142,20 @@ impl QueryStore {
     }
 
     /// Appends the intent of an epoch and makes it durable, and with it the commit before.
-    pub(crate) fn log_intent(&mut self, intent: Intent) -> Result<()> {
+    pub(crate) fn log_intent(&mut self, intent: &Intent) -> Result<()> {
         self.check_term()?;
-        self.journal.append(&EpochRecord::Intent(intent))?;
+        self.journal.append(&EpochRecord::Intent(intent.clone()))?;
         self.journal.sync()
     }
 
     /// Appends the commit of an epoch, durable with the next record that is.
-    pub(crate) fn log_commit(&mut self, commit: Commit) -> Result<()> {
-        self.journal.append(&EpochRecord::Commit(commit))
+    pub(crate) fn log_commit(&mut self, commit: &Commit) -> Result<()> {
+        self.journal.append(&EpochRecord::Commit(commit.clone()))
+    }
+
+    /// How long to wait for room on a full disk before trying again.
+    pub(crate) fn room_pause(&self) -> std::time::Duration {
+        self.files.room_pause()
     }
 
     /// Begins a new segment of the journal; the number of its first record.
@@ -225,6 +230,9 @@ impl QueryStore {
         let recovered = self.recover_from(records, contracts, &mut damaged)?;
         // The lineage behind an older checkpoint has replaced them, and their names will be needed.
         damaged.iter().try_for_each(|path| self.remove(path))?;
+        let paths = manifest_paths(self.files.as_ref(), &self.folder)?;
+        let surplus = paths.len().saturating_sub(KEPT_CHECKPOINTS);
+        paths.iter().take(surplus).try_for_each(|path| self.remove(path))?;
         Ok(recovered)
     }
 
@@ -256,7 +264,7 @@ impl QueryStore {
                 Err(error) => return Err(error),
             }
         }
-        let starts_at_0 = records.first().is_none_or(|record| record.number == 0);
+        let starts_at_0 = self.journal.first() == 0;
         match failure {
             Some(error) if !starts_at_0 => Err(error),
             _ if !starts_at_0 => Err(corrupt(
@@ -374,18 +382,24 @@ fn begin_term(files: &dyn Files, folder: &str) -> Result<u64> {
     Ok(term)
 }
 
-/// The manifests of a query, oldest first, each as it can be read.
+/// The manifests of a query that are kept, oldest first, each as it can be read.
 pub(crate) fn read_manifests(files: &dyn Files, folder: &str) -> Result<Vec<(String, Result<Manifest>)>> {
-    let checkpoints = format!("{folder}/checkpoints");
-    let names = files.list(&checkpoints).map_err(|error| failed(files, &checkpoints, error))?;
-    let names = names.iter().filter(|name| name.ends_with(".json"));
-    Ok(names
-        .map(|name| {
-            let path = format!("{checkpoints}/{name}");
+    let paths = manifest_paths(files, folder)?;
+    let kept = paths.into_iter().rev().take(KEPT_CHECKPOINTS).rev();
+    Ok(kept
+        .map(|path| {
             let manifest = read_manifest(files, &path);
             (path, manifest)
         })
         .collect())
+}
+
+/// Where the manifests of a query are, oldest first; a crash may have brought some back that were removed.
+fn manifest_paths(files: &dyn Files, folder: &str) -> Result<Vec<String>> {
+    let checkpoints = format!("{folder}/checkpoints");
+    let names = files.list(&checkpoints).map_err(|error| failed(files, &checkpoints, error))?;
+    let names = names.iter().filter(|name| name.ends_with(".json"));
+    Ok(names.map(|name| format!("{checkpoints}/{name}")).collect())
 }
 
 fn read_manifest(files: &dyn Files, path: &str) -> Result<Manifest> {

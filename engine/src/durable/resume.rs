@@ -150,6 +150,9 @@ pub fn resume_streams(
     let mut ingests: Vec<Vec<Option<Arc<Ingest>>>> =
         queries.iter().map(|query| vec![None; query.planned.streams.len()]).collect();
     for (group, ingest, wal) in made {
+        if let Some(wal) = &wal {
+            wal.check_reaches(group.end())?;
+        }
         let index = SharedIndex(group.indexes);
         index.level()?;
         if let Some(wal) = &wal {

@@ -3,14 +3,15 @@
 //! A segment begins with `MSWAL001` and holds groups of frames, each group appended and synced as one:
 //!
 //! ```text
-//! group: length of body u32 | CRC-32 of that length u32 | CRC-32 of body u32 | body
+//! group: '[' | length of body u32 | CRC-32 of that length u32 | CRC-32 of body u32 | body | ']'
 //! body:  seq of its first frame u64 | number of frames u32 | frames
 //! frame: length of JSON u32 | length of rows u32 | event as JSON | rows as an Arrow IPC stream, or nothing
 //! ```
 //!
 //! Integers are little endian. Frames follow each other by sequence number; segments are named after their first one
-//! and dropped once no checkpoint needs them. Only the last group of the last segment can be torn. The length has a
-//! checksum of its own, so that a damaged one is not taken for a torn end.
+//! and dropped once no checkpoint needs them. Only the last group of the last segment can be torn: it is broken off, or
+//! has a sector of zeroes. The length has a checksum of its own and the brackets are no zeroes, so that a damaged group
+//! is not taken for a torn one, unless its rows fill a sector with zeroes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,15 +22,17 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::Notify;
 
-use super::files::{AppendFile, Files, ROOM_PAUSE, is_disk_full};
-use super::journal::failed;
+use super::files::{AppendFile, Files, SECTOR_BYTES, has_lost_sector, is_disk_full};
+use super::journal::{cut_back, failed, sync};
 use super::record::corrupt;
 use crate::error::{Error, Result};
 use crate::ingest::{LoggedEvent, Record};
 
 const MAGIC: &[u8; 8] = b"MSWAL001";
 /// The bytes of a group before its body.
-const GROUP_HEAD: usize = 12;
+const GROUP_HEAD: usize = 13;
+/// The bytes of a group behind its body.
+const GROUP_FOOT: usize = 1;
 /// The bytes of a group's body before its frames.
 const GROUP_BODY_HEAD: usize = 12;
 /// A segment is closed once it has this many bytes.
@@ -77,10 +80,12 @@ fn write_group(frames: &[Frame]) -> Result<Vec<u8>> {
         frame.write(&mut body)?;
     }
     let size = length(body.len())?;
-    let mut group = size.to_vec();
+    let mut group = vec![b'['];
+    group.extend_from_slice(&size);
     group.extend_from_slice(&crc32fast::hash(&size).to_le_bytes());
     group.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
     group.extend_from_slice(&body);
+    group.push(b']');
     Ok(group)
 }
 
@@ -134,6 +139,8 @@ struct Wal {
     /// The first sequence number and the bytes of each segment, ascending; the last one is open.
     segments: Vec<(u64, u64)>,
     open: Option<Box<dyn AppendFile>>,
+    /// Whether nobody knows how the open segment ends.
+    is_broken: bool,
     next: u64,
     /// What each query that reads the log needs, by id: the first frame.
     needed: BTreeMap<String, u64>,
@@ -170,6 +177,20 @@ impl SharedWal {
         self.wal.lock().unwrap_or_else(PoisonError::into_inner).next
     }
 
+    /// Refuses a log that ends before `seq`, up to where a query has used it.
+    ///
+    /// # Errors
+    /// Names the last file and its end.
+    pub(crate) fn check_reaches(&self, seq: u64) -> Result<()> {
+        let wal = self.wal.lock().unwrap_or_else(PoisonError::into_inner);
+        if seq <= wal.next {
+            return Ok(());
+        }
+        let (first, bytes) = wal.segments.last().copied().unwrap_or_default();
+        let reason = format!("records {} to {seq}, which a query has used, are missing", wal.next);
+        Err(corrupt(&wal.files.describe(&wal.path(first)), bytes, &reason))
+    }
+
     /// The number of the first frame that is kept.
     pub(crate) fn first(&self) -> u64 {
         let wal = self.wal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,12 +214,13 @@ impl SharedWal {
             room.await;
         }
         let frames = Arc::new(frames);
+        let pause = self.with(|wal| Ok(wal.files.room_pause())).await?;
         loop {
             let frames = Arc::clone(&frames);
             match self.with(move |wal| wal.append(&frames)).await {
                 Err(error) if is_disk_full(&error) => {
                     tracing::error!(%error, "the disk is full, the input waits for room");
-                    tokio::time::sleep(ROOM_PAUSE).await;
+                    tokio::time::sleep(pause).await;
                 }
                 other => return other,
             }
@@ -257,7 +279,7 @@ fn whole_part(place: &str, bytes: &[u8], (first, mut next): (u64, u64), is_last:
             Some((seq, count)) if seq == next => next += count,
             _ => return Err(corrupt(place, whole as u64, "a group is out of order")),
         }
-        whole += GROUP_HEAD + body.len();
+        whole += GROUP_HEAD + body.len() + GROUP_FOOT;
     }
     if whole < bytes.len() && !(is_last && is_torn(bytes, whole)) {
         return Err(corrupt(place, whole as u64, "a checksum does not fit"));
@@ -274,6 +296,7 @@ impl Wal {
             folder: folder.to_owned(),
             segments: Vec::new(),
             open: None,
+            is_broken: false,
             next: firsts.first().copied().unwrap_or_default(),
             needed: BTreeMap::new(),
             read: VecDeque::new(),
@@ -313,6 +336,8 @@ impl Wal {
             tracing::warn!(path, torn = bytes.len() - whole, "cut off what a crash left half written");
             file.truncate(whole as u64).map_err(fail)?;
         }
+        // A process that died may have left groups that the disk does not have yet.
+        file.sync().map_err(fail)?;
         self.segments.push((first, whole as u64));
         self.open = Some(file);
         Ok(())
@@ -348,7 +373,7 @@ impl Wal {
         while let Some(body) = body_at(&bytes, at) {
             let group = read_group(body).ok_or_else(|| corrupt(&place, at as u64, "a group cannot be read"))??;
             frames.extend(group.into_iter().filter(|frame| frame.seq >= from));
-            at += GROUP_HEAD + body.len();
+            at += GROUP_HEAD + body.len() + GROUP_FOOT;
         }
         Ok(frames)
     }
@@ -358,6 +383,10 @@ impl Wal {
         if first.seq != self.next {
             return Err(Error::internal(format!("frame {} does not follow {}", first.seq, self.next)));
         }
+        if self.is_broken {
+            let context = format!("appending to {}", self.files.describe(&self.folder));
+            return Err(Error::external(context, "a write failed before: start the process again"));
+        }
         if self.open.is_none() || self.segments.last().is_some_and(|(_, bytes)| *bytes >= SEGMENT_BYTES) {
             self.roll()?;
         }
@@ -366,12 +395,12 @@ impl Wal {
         let (Some(file), Some((_, length))) = (&mut self.open, self.segments.last_mut()) else {
             return Err(Error::internal("a write-ahead log has no open segment"));
         };
+        let place = self.files.describe(&path);
         if let Err(error) = file.append(&bytes) {
-            let cut = file.truncate(*length);
-            return Err(failed(self.files.as_ref(), &path, cut.err().unwrap_or(error)));
+            cut_back(file.as_mut(), *length, &place).inspect_err(|_| self.is_broken = true)?;
+            return Err(failed(self.files.as_ref(), &path, error));
         }
-        file.sync()
-            .map_err(|error| Error::external(format!("syncing {}", self.files.describe(&path)), error.to_string()))?;
+        sync(file.as_mut(), &place).inspect_err(|_| self.is_broken = true)?;
         *length += bytes.len() as u64;
         self.next += frames.len() as u64;
         Ok(())
@@ -405,27 +434,33 @@ impl Wal {
 /// The body of the group at `at`, if it is whole.
 fn body_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let size = size_at(bytes, at)?;
-    let claimed = number_at(bytes, at + 8)?;
-    let body = bytes.get(at + GROUP_HEAD..at.checked_add(GROUP_HEAD + size)?)?;
-    (size >= GROUP_BODY_HEAD && crc32fast::hash(body) as usize == claimed).then_some(body)
+    let claimed = number_at(bytes, at + 9)?;
+    let (start, end) = (at + GROUP_HEAD, at.checked_add(GROUP_HEAD + size)?);
+    let body = bytes.get(start..end)?;
+    let is_whole = bytes.get(at) == Some(&b'[') && bytes.get(end) == Some(&b']');
+    (is_whole && size >= GROUP_BODY_HEAD && crc32fast::hash(body) as usize == claimed).then_some(body)
 }
 
 /// The length of the body of the group at `at`, if it fits its checksum.
 fn size_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let size = bytes.get(at..at.checked_add(4)?)?;
-    (crc32fast::hash(size) as usize == number_at(bytes, at + 4)?).then(|| number_at(bytes, at)).flatten()
+    let size = bytes.get(at + 1..at.checked_add(5)?)?;
+    (crc32fast::hash(size) as usize == number_at(bytes, at + 5)?).then(|| number_at(bytes, at + 1)).flatten()
 }
 
 /// Whether the broken group at `at` is one that a crash left half written, with nothing behind it.
 fn is_torn(bytes: &[u8], at: usize) -> bool {
     if at == 0 {
         // The segment's own first bytes: it has none of its groups yet.
-        return bytes.len() <= MAGIC.len();
+        return MAGIC.starts_with(bytes) || bytes.len() <= MAGIC.len() && has_lost_sector(bytes, 0);
     }
-    let head = bytes.get(at..bytes.len().min(at + GROUP_HEAD)).unwrap_or_default();
     match size_at(bytes, at) {
-        Some(size) => at + GROUP_HEAD + size >= bytes.len(),
-        // A part of the head that never reached the disk reads as zeroes.
-        None => head.len() < GROUP_HEAD || head.starts_with(&[0; 4]) || head.ends_with(&[0; 4]),
+        Some(size) => {
+            let end = at + GROUP_HEAD + size + GROUP_FOOT;
+            end > bytes.len() || end == bytes.len() && has_lost_sector(bytes, at)
+        }
+        None => {
+            let end = (at + GROUP_HEAD).next_multiple_of(SECTOR_BYTES).min(bytes.len());
+            at + GROUP_HEAD > bytes.len() || has_lost_sector(bytes.get(..end).unwrap_or_default(), at)
+        }
     }
 }

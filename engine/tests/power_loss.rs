@@ -1,0 +1,257 @@
+//! Power loss: whatever operation of the disk the power goes off in, and however often, the rows in the sink are in
+//! the end those of a run that nothing disturbed.
+//!
+//! For a source that cannot be read again the statement is another one. A row that it gave may be lost as long as it
+//! is not in the write-ahead log; the source goes on behind it. What the log has acknowledged with a sync is never
+//! lost, nothing counts twice, and the rows in the sink are those of an undisturbed run over just the rows that came
+//! through.
+//!
+//! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_TEST_SEEDS=n` so many of them.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+#[expect(dead_code, reason = "each test file uses a part of it")]
+mod kept;
+#[expect(dead_code, reason = "each test file uses a part of it")]
+mod oracle;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datafusion::arrow::datatypes::TimeUnit;
+use datafusion::logical_expr::LogicalPlan;
+use kept::sink::{Ledger, LedgerSink};
+use kept::{Job, Pace, Table, as_process};
+use millstream_engine::Error;
+use millstream_engine::durable::{Files, SimFiles, StateDirectory, verify_files};
+use oracle::generate::{Shape, random_log};
+use oracle::table::{Cell, Cells, cells_of, difference};
+use oracle::{Event, Log, Row, Window};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
+
+/// Seeds of a normal run.
+const SEEDS: u64 = 1000;
+/// Starts after which the power stays on, so that every seed comes to its end.
+const MOST_CUTS: u32 = 12;
+
+/// A query and what it gives if nothing disturbs it.
+struct Prepared {
+    job: Job,
+    logical: LogicalPlan,
+    expected: Vec<Cells>,
+}
+
+async fn prepare(job: Job) -> Prepared {
+    let logical = job.logical().await;
+    let expected = job.final_rows(cells_of(&job.undisturbed(&logical).await, 0.0));
+    assert!(!expected.is_empty(), "{}", job.sql);
+    Prepared { job, logical, expected }
+}
+
+/// Queries over streams that can be read again: aggregates, rows, a join, groups without end.
+fn replayable(seed: u64) -> Vec<Job> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let shape = Shape { rows: 90, partitions: 2, idles: false, ..Shape::default() };
+    let (s, q) = (Arc::new(random_log("s", &shape, &mut rng)), Arc::new(random_log("q", &shape, &mut rng)));
+    let table = |log: &Arc<Log>, window| Table { log: Arc::clone(log), window };
+    let job = |sql, tables| Job { sql, tables, given: None };
+    vec![
+        job(
+            "SELECT window_end, k, COUNT(*) AS n, SUM(i) AS s, MIN(d) AS d FROM s GROUP BY window_end, k",
+            vec![table(&s, Some(Window::new(12, 4)))],
+        ),
+        job("SELECT window_end, p, o, k, i FROM s", vec![table(&s, Some(Window::new(5, 5)))]),
+        job(
+            "SELECT s.window_end, q.window_end AS other, s.k, COUNT(*) AS n, SUM(s.i) AS i FROM s JOIN q ON s.k = q.k \
+             GROUP BY s.window_end, q.window_end, s.k",
+            vec![table(&s, Some(Window::new(8, 4))), table(&q, Some(Window::new(6, 6)))],
+        ),
+        job("SELECT k, COUNT(*) AS n, SUM(i) AS s FROM s GROUP BY k", vec![table(&s, None)]),
+    ]
+}
+
+/// Queries over a stream that cannot be read again; their second column holds the numbers of the rows they have seen.
+fn live() -> Vec<Job> {
+    let row = |number: i64| Row {
+        partition: 0,
+        offset: number.unsigned_abs(),
+        time: number / 3,
+        k: None,
+        g: Some(number % 3),
+        i: Some(token(number.unsigned_abs())),
+        d: None,
+        f: None,
+    };
+    let events = vec![Event::Rows(0, (0..100).map(row).collect())];
+    let log = Log { name: "s".to_owned(), partitions: 1, delay: 1, skew: None, unit: TimeUnit::Nanosecond, events };
+    let tables = vec![Table { log: Arc::new(log), window: Some(Window::new(8, 4)) }];
+    ["SELECT window_end, o, i FROM s", "SELECT window_end, array_agg(o) AS o, COUNT(*) AS n FROM s GROUP BY window_end, g"]
+        .map(|sql| Job { sql, tables: tables.clone(), given: Some(Arc::default()) })
+        .to_vec()
+}
+
+/// A value by which a row is found in the bytes of a file.
+const fn token(number: u64) -> i64 {
+    (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).cast_signed()
+}
+
+/// The numbers of the rows whose tokens are in `bytes`.
+fn rows_in(bytes: &[u8], log: &Log) -> BTreeSet<u64> {
+    let words: BTreeSet<i64> = bytes.windows(8).map(|word| i64::from_le_bytes(word.try_into().unwrap())).collect();
+    let rows = kept::source::partitions_of(log);
+    rows[0].iter().map(|row| row.offset).filter(|number| words.contains(&token(*number))).collect()
+}
+
+/// The numbers of the rows that a result over a live stream has seen.
+fn rows_seen(result: &[Cells]) -> BTreeSet<u64> {
+    let numbers = |row: &Cells| match &row[1] {
+        Cell::Exact(text) => {
+            text.trim_matches(['[', ']']).split(", ").map(|n| n.parse::<u64>().unwrap()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?} is no list of rows"),
+    };
+    result.iter().flat_map(numbers).collect()
+}
+
+/// One machine that is switched off again and again.
+struct Machine<'a> {
+    rng: StdRng,
+    prepared: &'a Prepared,
+    job: Job,
+    disk: SimFiles,
+    ledger: Ledger,
+    acknowledged: BTreeSet<u64>,
+    cuts: u32,
+}
+
+impl<'a> Machine<'a> {
+    fn new(seed: u64, prepared: &'a Prepared) -> Self {
+        let mut job = prepared.job.clone();
+        job.given = job.given.map(|_| Arc::default());
+        let (rng, disk) = (StdRng::seed_from_u64(seed), SimFiles::new(seed));
+        let (ledger, acknowledged) = (Ledger::default(), BTreeSet::new());
+        Self { rng, prepared, job, disk, ledger, acknowledged, cuts: 0 }
+    }
+
+    /// Runs the query to its end through power cuts, deaths and stops.
+    fn run(&mut self) -> Result<(), String> {
+        for start in 0.. {
+            if start < MOST_CUTS {
+                let horizon = [15, 60, 250][self.rng.random_range(0..3)];
+                self.disk.cut_power_at(self.rng.random_range(1..=horizon));
+            }
+            let stops = start < MOST_CUTS && self.rng.random_bool(0.15);
+            let was_stopped = match self.start(stops) {
+                Ok(was_stopped) if self.disk.has_power() => was_stopped,
+                Err(error) if self.disk.has_power() => return Err(format!("start {start}: {error}: {error:?}")),
+                _ => true,
+            };
+            if !was_stopped {
+                return Ok(());
+            }
+            self.switch_off()?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, stops: bool) -> Result<bool, Error> {
+        let pace = Pace {
+            split_rows: self.rng.random_range(1..6),
+            batch_rows: self.rng.random_range(1..12),
+            checkpoint_epochs: self.rng.random_range(1..=4),
+        };
+        let files: Arc<dyn Files> = Arc::new(self.disk.clone());
+        let (sender, stop) = watch::channel(false);
+        let stops = stops.then(|| (self.rng.random_range(1..5), sender));
+        let mut sink = LedgerSink::new(self.ledger.clone(), Some(self.disk.clone()), stops);
+        as_process(async {
+            let directory = StateDirectory::on(files, None)?;
+            let summary = self.job.run(&self.prepared.logical, &directory, pace, &mut sink, stop).await?;
+            Ok(summary.was_stopped)
+        })
+    }
+
+    /// The power goes off, or the process dies and the machine does not.
+    fn switch_off(&mut self) -> Result<(), String> {
+        self.cuts += u32::from(!self.disk.has_power());
+        if self.job.given.is_some() {
+            self.acknowledged.extend(rows_in(&self.disk.synced(".wal"), self.job.log("s")));
+        }
+        let seed = self.rng.random();
+        self.disk = if self.rng.random_bool(0.7) { self.disk.crash(seed) } else { self.disk.kill(seed) };
+        let files: Arc<dyn Files> = Arc::new(self.disk.clone());
+        // Before its first file is there, it is no state directory yet.
+        let faults = if files.read("format.json").is_ok() { verify_files(&files).faults } else { Vec::new() };
+        if faults.is_empty() { Ok(()) } else { Err(format!("what a crash left is called damaged: {faults:?}")) }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let rows = self.job.final_rows(cells_of(&self.ledger.rows(), 0.0));
+        if self.job.given.is_none() {
+            return difference(&rows, &self.prepared.expected);
+        }
+        let seen = rows_seen(&rows);
+        let lost: Vec<_> = self.acknowledged.difference(&seen).collect();
+        if !lost.is_empty() {
+            return Err(format!("rows {lost:?} were acknowledged and are not in the result"));
+        }
+        let job = self.job.only(|row| seen.contains(&row.offset));
+        let expected = as_process(async { job.undisturbed(&job.logical().await).await });
+        difference(&rows, &cells_of(&expected, 0.0))
+    }
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("MILLSTREAM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MILLSTREAM_TEST_SEEDS").unwrap_or(SEEDS),
+    }
+}
+
+/// The power cuts that a seed survived.
+fn survive(seed: u64, prepared: &[Prepared]) -> Result<u32, String> {
+    let mut machine = Machine::new(seed, &prepared[seed as usize % prepared.len()]);
+    let survived = machine.run().and_then(|()| machine.check());
+    survived.map_err(|error| format!("MILLSTREAM_SEED={seed} {}\n{error}", machine.job.sql))?;
+    Ok(machine.cuts)
+}
+
+#[test]
+fn state_survives_power_cuts_at_any_operation() {
+    let prepared: Vec<Prepared> = as_process(async {
+        let mut prepared = Vec::new();
+        for job in (1..=3).flat_map(|seed| replayable(seed).into_iter().chain(live())) {
+            prepared.push(prepare(job).await);
+        }
+        prepared
+    });
+    let (seeds, threads) = (seeds(), std::thread::available_parallelism().map_or(2, usize::from));
+    let next = AtomicU64::new(seeds.start);
+    let work = || {
+        let (mut cuts, mut failures) = (0, Vec::new());
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| seeds.contains(seed)) {
+            match survive(seed, &prepared) {
+                Ok(survived) => cuts += u64::from(survived),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        (cuts, failures)
+    };
+    let (mut cuts, mut failures) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let (survived, failed) = worker.join().unwrap();
+            cuts += survived;
+            failures.extend(failed);
+        }
+    });
+    let shown = failures.len().min(5);
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures[..shown].join("\n\n"));
+    println!("{cuts} power cuts in {} runs", seeds.end - seeds.start);
+    assert!(cuts >= seeds.end - seeds.start || seeds.end - seeds.start == 1, "only {cuts} power cuts");
+}
