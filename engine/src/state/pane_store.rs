@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::arrow::record_batch::RecordBatch;
 
+use crate::checkpoint::PaneTag;
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
@@ -60,7 +61,7 @@ impl PaneStore {
     }
 
     /// Every entry, and those that changed since the last call, ascending.
-    pub(crate) fn image(&mut self) -> (Vec<(Pane, EventTime)>, BTreeSet<(Pane, EventTime)>) {
+    pub(crate) fn image(&mut self) -> (Vec<PaneTag>, BTreeSet<PaneTag>) {
         let entries = self.panes.iter().flat_map(|(pane, tags)| tags.keys().map(|tag| (*pane, *tag)));
         (entries.collect(), std::mem::take(&mut self.changed))
     }

@@ -1,8 +1,6 @@
 //! Runs that are killed: at every durable step in turn, and at random moments. What they leave in their sink is what
 //! an undisturbed run leaves.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::time::Duration;
 
 use rand::rngs::StdRng;
