@@ -1,5 +1,7 @@
 //! The engine's error: whose fault it is, what to do about it, and the cause underneath.
 
+use std::io;
+
 use datafusion::error::DataFusionError;
 
 use crate::plan::Location;
@@ -89,6 +91,13 @@ impl Error {
     /// A broken invariant.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::Internal(message.into())
+    }
+
+    /// Whether a write failed for want of room, so that it may be tried again.
+    pub fn is_disk_full(&self) -> bool {
+        let Self::External { source, .. } = self else { return false };
+        let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
     /// What the user may do, where that is known.

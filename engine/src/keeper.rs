@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::batch::Epoch;
 use crate::checkpoint::{MANIFEST_VERSION, Manifest};
 use crate::driver::{Driver, MicroBatch, stopped};
-use crate::durable::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, SharedWal, is_disk_full};
+use crate::durable::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, SharedWal};
 use crate::error::{Error, Result};
 use crate::ingest::Record;
 use crate::query::{QueryProgress, Recovery};
@@ -112,7 +112,7 @@ impl Keeper {
     ) -> Result<T> {
         loop {
             match self.on_disk(work.clone()).await {
-                Err(error) if is_disk_full(&error) => {
+                Err(error) if error.is_disk_full() => {
                     let store = self.store()?;
                     tracing::error!(query = store.name, %error, "the disk is full, the query waits for room");
                     tokio::time::sleep(store.room_pause()).await;
@@ -157,7 +157,7 @@ impl Driver {
             task.join().await.map_err(|error| Error::internal(format!("a write stopped: {error}")))?;
         keeper.store = Some(store);
         match logged {
-            Err(error) if is_disk_full(&error) => {
+            Err(error) if error.is_disk_full() => {
                 keeper.when_there_is_room(move |store| store.log_intent(&intent)).await
             }
             other => other,
@@ -176,7 +176,7 @@ impl Driver {
         let commit = Commit { epoch, term: keeper.term, sink_epoch: keeper.sink_epoch, counters };
         // A buffered write of a few hundred bytes: too short to be worth another thread.
         match keeper.store()?.log_commit(&commit) {
-            Err(error) if is_disk_full(&error) => {
+            Err(error) if error.is_disk_full() => {
                 keeper.when_there_is_room(move |store| store.log_commit(&commit)).await
             }
             other => other,
@@ -253,7 +253,7 @@ impl Driver {
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
         let manifest = match written {
             Ok(manifest) => manifest,
-            Err(error) if is_disk_full(&error) => {
+            Err(error) if error.is_disk_full() => {
                 // The lineage is still there; the next checkpoint writes everything.
                 tracing::error!(%error, "no room for a checkpoint, the query goes on without it");
                 self.stage.forget_images();

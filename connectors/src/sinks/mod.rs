@@ -17,6 +17,8 @@ mod sqlite;
 mod table;
 mod text;
 
+use std::time::Duration;
+
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use millstream_engine::plan::WithOption;
@@ -34,6 +36,9 @@ use relation::Relation;
 
 /// The connectors that take results.
 const CONNECTORS: [&str; 5] = ["console", "files", "sqlite", "postgres", "blackhole"];
+
+/// How long to wait for room on a full disk before trying again.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the options of a sink ask for.
 enum Destination<'a> {
@@ -128,6 +133,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         .join()
         .await
         .map_err(|error| Error::internal(format!("a sink stopped: {error}")))?
+}
+
+/// Does work that may find the disk full, and again until there is room for it; the query pauses meanwhile.
+///
+/// # Errors
+/// Any other failure of `work`.
+fn when_there_is_room<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match work() {
+            Err(error) if error.is_disk_full() => {
+                tracing::error!(%error, "the disk is full, the sink waits for room");
+                std::thread::sleep(ROOM_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The error of a writer whose place another one has taken.

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::crash::durable_step;
-use crate::error::Error;
 
 /// What a disk writes whole or not at all.
 pub(crate) const SECTOR_BYTES: usize = 512;
@@ -247,13 +246,6 @@ impl AppendFile for LocalAppend {
         self.file.set_len(length)?;
         self.files.sync_file(&self.file)
     }
-}
-
-/// Whether a write failed for want of room.
-pub(crate) fn is_disk_full(error: &Error) -> bool {
-    let Error::External { source, .. } = error else { return false };
-    let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
 }
 
 /// Whether some sector of a file has nothing but zeroes from `start` on, as one does that was never written.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::files::{Files, is_disk_full};
+use super::files::Files;
 use super::journal::Journal;
 use crate::error::Result;
 use crate::source::InputIndex;
@@ -41,7 +41,7 @@ impl InputIndex for DurableIndex {
     fn push(&self, note: &str) -> Result<()> {
         loop {
             match self.try_push(note) {
-                Err(error) if is_disk_full(&error) => {
+                Err(error) if error.is_disk_full() => {
                     tracing::error!(%error, "the disk is full, the input waits for room");
                     std::thread::sleep(self.files.room_pause());
                 }

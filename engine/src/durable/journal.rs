@@ -89,7 +89,7 @@ impl Journal {
         folder: &str,
         id: &str,
     ) -> Result<(Vec<Entry<T>>, u64)> {
-        let mut reading = Reading { id: id.to_owned(), chain: FIRST, next: 0, entries: Vec::new() };
+        let mut reading = Reading { id: id.to_owned(), chain: FIRST, next: 0, entries: Vec::new(), before: None };
         let segments = segments_of(files.as_ref(), folder)?;
         let mut torn = 0;
         for (index, first) in segments.iter().enumerate() {
@@ -116,7 +116,7 @@ impl Journal {
 
     fn load<T: DeserializeOwned>(&mut self) -> Result<Vec<Entry<T>>> {
         self.segments = segments_of(self.files.as_ref(), &self.folder)?;
-        let mut reading = Reading { id: self.id.clone(), chain: FIRST, next: 0, entries: Vec::new() };
+        let mut reading = Reading { id: self.id.clone(), chain: FIRST, next: 0, entries: Vec::new(), before: None };
         for (index, first) in self.segments.clone().into_iter().enumerate() {
             let path = segment_path(&self.folder, first);
             let bytes = self.files.read(&path).map_err(|error| failed(self.files.as_ref(), &path, error))?;
@@ -133,14 +133,17 @@ impl Journal {
         Ok(reading.entries)
     }
 
-    /// Opens the last segment and cuts off what a crash left half written; a segment without a header goes away.
+    /// Opens the last segment and cuts off what a crash left half written.
+    ///
+    /// One without a header is emptied, to be begun again. It is not removed: its removal may be undone by a crash
+    /// after the segment before it has grown, and it would then stand in the middle.
     fn reopen(&mut self, path: &str, whole: u64, length: u64) -> Result<()> {
         let fail = |error| failed(self.files.as_ref(), path, error);
+        let mut file = self.files.append(path).map_err(fail)?;
         if whole == 0 {
             self.segments.pop();
-            return self.files.remove(path).map_err(fail);
+            return file.truncate(0).map_err(fail);
         }
-        let mut file = self.files.append(path).map_err(fail)?;
         if whole < length {
             tracing::warn!(path, torn = length - whole, "cut off what a crash left half written");
             file.truncate(whole).map_err(fail)?;
@@ -185,9 +188,7 @@ impl Journal {
         let mut file = self.files.append(&path).map_err(fail)?;
         let written = file.append(&line).and_then(|()| file.sync());
         if let Err(error) = written {
-            drop(file);
-            // A segment without a header says nothing; if it stays, opening the journal removes it.
-            self.files.remove(&path).map_err(fail)?;
+            cut_back(file.as_mut(), 0, &self.files.describe(&path))?;
             return Err(fail(error));
         }
         self.segments.push(self.next);
@@ -287,6 +288,8 @@ struct Reading<T> {
     chain: Chain,
     next: u64,
     entries: Vec<Entry<T>>,
+    /// Where the segment before ends.
+    before: Option<(String, u64)>,
 }
 
 impl<T: DeserializeOwned> Reading<T> {
@@ -308,6 +311,7 @@ impl<T: DeserializeOwned> Reading<T> {
             self.next += 1;
             whole = lines.at;
         }
+        self.before = Some((place.to_owned(), whole as u64));
         let rest = bytes.get(whole..).unwrap_or_default();
         if rest.is_empty() || is_last && is_torn(bytes, whole, self.chain) {
             return Ok(whole as u64);
@@ -325,9 +329,11 @@ impl<T: DeserializeOwned> Reading<T> {
         if header.journal != self.id || header.first != first {
             return Err(corrupt(place, 0, "it belongs to another journal"));
         }
-        let is_first = self.entries.is_empty() && self.next == 0;
-        if !is_first && (header.first != self.next || header.before != self.chain) {
-            return Err(corrupt(place, 0, "a segment before it is missing or was changed"));
+        if let Some((before, end)) = &self.before
+            && (first != self.next || header.before != self.chain)
+        {
+            let reason = format!("its end is missing: the next segment begins with record {first}");
+            return Err(corrupt(before, *end, &reason));
         }
         (self.next, self.chain) = (first, chain);
         Ok(())
@@ -465,6 +471,29 @@ mod tests {
         for seed in 0..20 {
             let files: Arc<dyn Files> = Arc::new(disk.crash(seed));
             assert_eq!(values(&files).unwrap(), [1], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_segment_without_header_does_not_come_back() {
+        let disk = SimFiles::new(1);
+        let files: Arc<dyn Files> = Arc::new(disk.clone());
+        let (mut journal, _) = Journal::open::<u64>(&files, "j", "id").unwrap();
+        journal.append(&1_u64).unwrap();
+        disk.cut_power_at(disk.operations() + 3);
+        journal.roll().unwrap_err();
+        for cut in 1..8 {
+            let disk = disk.crash(cut);
+            disk.cut_power_at(cut);
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            drop(Journal::open::<u64>(&files, "j", "id"));
+            let disk = disk.kill(cut);
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            Journal::open::<u64>(&files, "j", "id").unwrap().0.append(&2_u64).unwrap();
+            for seed in 0..20 {
+                let files: Arc<dyn Files> = Arc::new(disk.crash(seed));
+                assert!([vec![1], vec![1, 2]].contains(&values(&files).unwrap()), "cut {cut} seed {seed}");
+            }
         }
     }
 

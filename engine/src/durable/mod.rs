@@ -19,7 +19,6 @@ mod wal;
 
 pub use crash::{CRASH_AT, durable_step};
 pub use directory::StateDirectory;
-pub(crate) use files::is_disk_full;
 pub use files::{AppendFile, Durability, Files, LocalFiles};
 pub use inspect::{KeptCheckpoint, KeptFile, KeptQuery, Report, inspect, verify, verify_files};
 pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};

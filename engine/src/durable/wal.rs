@@ -22,7 +22,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::Notify;
 
-use super::files::{AppendFile, Files, SECTOR_BYTES, has_lost_sector, is_disk_full};
+use super::files::{AppendFile, Files, SECTOR_BYTES, has_lost_sector};
 use super::journal::{cut_back, failed, sync};
 use super::record::corrupt;
 use crate::error::{Error, Result};
@@ -218,7 +218,7 @@ impl SharedWal {
         loop {
             let frames = Arc::clone(&frames);
             match self.with(move |wal| wal.append(&frames)).await {
-                Err(error) if is_disk_full(&error) => {
+                Err(error) if error.is_disk_full() => {
                     tracing::error!(%error, "the disk is full, the input waits for room");
                     tokio::time::sleep(pause).await;
                 }
@@ -317,6 +317,8 @@ impl Wal {
     }
 
     /// Checks every frame of a segment; the torn end of the last one is cut off.
+    ///
+    /// One of which nothing is whole is emptied, to be begun again; as a journal's, it is not removed.
     fn check_segment(&mut self, first: u64, is_last: bool) -> Result<()> {
         let bytes = self.load(first)?;
         let path = self.path(first);
@@ -328,10 +330,10 @@ impl Wal {
             return Ok(());
         }
         let fail = |error| failed(self.files.as_ref(), &path, error);
-        if whole == 0 {
-            return self.files.remove(&path).map_err(fail);
-        }
         let mut file = self.files.append(&path).map_err(fail)?;
+        if whole == 0 {
+            return file.truncate(0).map_err(fail);
+        }
         if whole < bytes.len() {
             tracing::warn!(path, torn = bytes.len() - whole, "cut off what a crash left half written");
             file.truncate(whole as u64).map_err(fail)?;
@@ -411,7 +413,7 @@ impl Wal {
         let fail = |error| failed(self.files.as_ref(), &path, error);
         let mut file = self.files.append(&path).map_err(fail)?;
         if let Err(error) = file.append(MAGIC).and_then(|()| file.sync()) {
-            self.files.remove(&path).map_err(fail)?;
+            cut_back(file.as_mut(), 0, &self.files.describe(&path)).inspect_err(|_| self.is_broken = true)?;
             return Err(fail(error));
         }
         self.segments.push((self.next, MAGIC.len() as u64));

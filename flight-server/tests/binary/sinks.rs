@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::process::{Folder, run, run_sql};
+use super::process::{Folder, run_sql};
 
 const ROWS: u64 = 200_000;
 
@@ -47,8 +47,9 @@ fn files_of_every_format_hold_the_rows_of_the_select() {
     for format in ["csv", "json", "parquet"] {
         let folder = Folder::new();
         let path = folder.path("out");
-        let sql = [&source(), &sink("results", &path, format), "INSERT INTO results ", WINDOWS].concat();
-        assert_eq!(run(&["run", "-e", &sql, "--batch-interval", "1ms"]).silent(), "");
+        let settings = "SET batch_rows = 1000; SET batch_interval = '1 ms';";
+        let sql = [settings, &source(), &sink("results", &path, format), "INSERT INTO results ", WINDOWS].concat();
+        assert_eq!(run_sql(&sql).silent(), "");
         assert!(check_parts(&path, format) > 1, "{format}");
         let read = read_back(&path, format, WINDOW_COLUMNS, "SELECT closed, szcode, n, shares FROM r");
         assert_eq!(super::process::rows(&read), direct, "{format}");

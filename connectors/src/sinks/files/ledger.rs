@@ -16,7 +16,7 @@ use millstream_engine::sink::SinkWriter;
 use millstream_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::super::taken_over;
+use super::super::{taken_over, when_there_is_room};
 use super::failed;
 
 const FOLDER: &str = "_manifest";
@@ -226,7 +226,10 @@ fn create_whole(folder: &Path, name: &str, content: &impl Serialize) -> Result<b
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(&text)?;
-        file.sync_all()?;
+        file.sync_all()
+    };
+    when_there_is_room(|| write().map_err(|e| failed(&path, e)))?;
+    let link = || {
         durable_step("files.link");
         let is_new = match fs::hard_link(&temporary, &path) {
             Ok(()) => true,
@@ -236,7 +239,7 @@ fn create_whole(folder: &Path, name: &str, content: &impl Serialize) -> Result<b
         fs::remove_file(&temporary)?;
         Ok(is_new)
     };
-    let is_new = write().map_err(|e: io::Error| failed(&path, e))?;
+    let is_new = link().map_err(|e: io::Error| failed(&path, e))?;
     durable_step("files.sync_manifest");
     sync_folder(folder)?;
     Ok(is_new)

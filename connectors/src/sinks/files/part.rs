@@ -1,7 +1,7 @@
 //! The file of an epoch that is not committed yet.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use datafusion::arrow::datatypes::SchemaRef;
@@ -11,6 +11,7 @@ use datafusion::parquet::arrow::ArrowWriter;
 use millstream_engine::Result;
 use millstream_engine::batch::Epoch;
 
+use super::super::ROOM_PAUSE;
 use super::super::text::{write_csv, write_json};
 use super::{FileFormat, failed};
 
@@ -87,20 +88,20 @@ impl Part {
 /// A file that counts and sums what goes into it.
 #[derive(Debug)]
 struct CheckedFile {
-    file: io::BufWriter<File>,
+    file: io::BufWriter<Patient>,
     bytes: u64,
     crc32: crc32fast::Hasher,
 }
 
 impl CheckedFile {
     fn create(path: &Path) -> io::Result<Self> {
-        let file = io::BufWriter::new(File::create(path)?);
+        let file = io::BufWriter::new(Patient(File::create(path)?));
         Ok(Self { file, bytes: 0, crc32: crc32fast::Hasher::new() })
     }
 
     fn sync(mut self) -> io::Result<(u64, u32)> {
         self.file.flush()?;
-        self.file.get_ref().sync_all()?;
+        self.file.get_ref().0.sync_all()?;
         Ok((self.bytes, self.crc32.finalize()))
     }
 }
@@ -115,5 +116,27 @@ impl Write for CheckedFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// A file that waits for room on a full disk: a write that fails for want of it has written nothing.
+#[derive(Debug)]
+struct Patient(File);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::StorageFull => {
+                    tracing::error!(%error, "the disk is full, the sink waits for room");
+                    std::thread::sleep(ROOM_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

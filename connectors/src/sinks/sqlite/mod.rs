@@ -17,7 +17,7 @@ use millstream_engine::{Error, Result};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 
 use super::relation::{CREATE_LEDGER, Relation, epoch_of, list, names, signed};
-use super::{blocking, not_begun, taken_over};
+use super::{blocking, not_begun, taken_over, when_there_is_room};
 use value::{Column, sql_type};
 
 /// How long to wait for another program that writes to the file.
@@ -66,7 +66,7 @@ impl Sink for SqliteSink {
     async fn begin(&mut self, writer: &SinkWriter) -> Result<Option<Epoch>> {
         self.staged = None;
         let (target, writer) = (self.target.clone(), writer.clone());
-        let begun = blocking(move || target.begin(writer)).await?;
+        let begun = blocking(move || when_there_is_room(|| target.begin(writer.clone()))).await?;
         let last = begun.last;
         self.begun = Some(begun);
         Ok(last)
@@ -89,7 +89,7 @@ impl Sink for SqliteSink {
         // A failure leaves nothing begun: what has become of the epoch, the next begin finds out.
         let mut begun = self.begun.take().ok_or_else(|| not_begun("sqlite"))?;
         let committed = blocking(move || {
-            target.write(&mut begun, epoch, &rows)?;
+            when_there_is_room(|| target.write(&mut begun, epoch, &rows))?;
             begun.last = Some(epoch);
             Ok(begun)
         });
