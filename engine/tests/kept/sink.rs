@@ -47,13 +47,35 @@ pub(crate) struct LedgerSink {
     /// The disk of the machine that writes, if it can lose its power.
     disk: Option<SimFiles>,
     staged: Vec<RecordBatch>,
-    /// Tells the query to stop after so many commits.
-    stop: Option<(usize, watch::Sender<bool>)>,
+    end: Option<(usize, End)>,
+}
+
+/// What happens after a number of commits.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The query is told to stop.
+    Stop(watch::Sender<bool>),
+    /// The commit is made and nobody hears of it.
+    LoseAnswer,
 }
 
 impl LedgerSink {
-    pub(crate) const fn new(ledger: Ledger, disk: Option<SimFiles>, stop: Option<(usize, watch::Sender<bool>)>) -> Self {
-        Self { ledger, disk, staged: Vec::new(), stop }
+    pub(crate) const fn new(ledger: Ledger, disk: Option<SimFiles>, end: Option<(usize, End)>) -> Self {
+        Self { ledger, disk, staged: Vec::new(), end }
+    }
+
+    /// Counts a commit.
+    fn end_if_due(&mut self) -> Result<()> {
+        let Some((left, end)) = &mut self.end else { return Ok(()) };
+        *left = left.saturating_sub(1);
+        match end {
+            End::Stop(stop) if *left == 0 => {
+                stop.send_replace(true);
+                Ok(())
+            }
+            End::LoseAnswer if *left == 0 => Err(Error::external("committing", "the answer was lost")),
+            _ => Ok(()),
+        }
     }
 
     fn check_power(&self) -> Result<()> {
@@ -97,12 +119,7 @@ impl Sink for LedgerSink {
             assert!(held.epochs.keys().all(|last| *last < epoch.0), "epoch {epoch} comes too late");
             held.epochs.insert(epoch.0, staged);
         }
-        if let Some((left, stop)) = &mut self.stop {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                stop.send_replace(true);
-            }
-        }
-        Ok(())
+        drop(held);
+        self.end_if_due()
     }
 }
