@@ -1,5 +1,6 @@
 //! The binary: reads the command line, runs a command, answers with an exit code.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -78,7 +79,11 @@ fn start_logging(verbose: u8) {
         // The prefix covers every crate of ours: millstream_engine, millstream_sql, …
         _ => EnvFilter::new(crates_at(level)),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 fn crates_at(level: &str) -> String {

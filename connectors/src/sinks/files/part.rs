@@ -95,13 +95,13 @@ struct CheckedFile {
 
 impl CheckedFile {
     fn create(path: &Path) -> io::Result<Self> {
-        let file = io::BufWriter::new(Patient(File::create(path)?));
+        let file = io::BufWriter::new(Patient { file: File::create(path)?, path: path.to_owned() });
         Ok(Self { file, bytes: 0, crc32: crc32fast::Hasher::new() })
     }
 
     fn sync(mut self) -> io::Result<(u64, u32)> {
         self.file.flush()?;
-        self.file.get_ref().0.sync_all()?;
+        self.file.get_ref().file.sync_all()?;
         Ok((self.bytes, self.crc32.finalize()))
     }
 }
@@ -121,14 +121,17 @@ impl Write for CheckedFile {
 
 /// A file that waits for room on a full disk: a write that fails for want of it has written nothing.
 #[derive(Debug)]
-struct Patient(File);
+struct Patient {
+    file: File,
+    path: PathBuf,
+}
 
 impl Write for Patient {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.0.write(bytes) {
+            match self.file.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::StorageFull => {
-                    tracing::error!(%error, "the disk is full, the sink waits for room");
+                    tracing::error!(path = %self.path.display(), %error, "the disk is full, the sink waits for room");
                     std::thread::sleep(ROOM_PAUSE);
                 }
                 other => return other,
@@ -137,6 +140,6 @@ impl Write for Patient {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
 }
