@@ -1,16 +1,21 @@
 //! Batch invariance: cutting the same log into other blocks and micro-batches, or running it on other numbers of
-//! tasks and key partitions, changes no row of the output, and the output is the right one.
+//! tasks and key partitions, or killing and starting it again at random epochs, changes no row of the output, and the
+//! output is the right one.
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "each test file uses a part of it")]
+mod kept;
+#[expect(dead_code, reason = "each test file uses a part of it")]
 mod oracle;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use kept::as_process;
+use kept::restarts::check_restarted;
 use millstream_engine::ingest::{Behind, Block};
 use millstream_engine::source::PartitionId;
 use millstream_engine::testing::{Tamper, run_scripts};
@@ -337,6 +342,37 @@ async fn every_cut_gives_the_rows_of_windows_over_windows() {
         (vec![log], vec![t, v])
     })
     .await;
+}
+
+/// Two streams, and a view over one, each seen through a window of its own.
+async fn all_relations(rng: &mut StdRng) -> (Vec<Log>, Vec<Relation>) {
+    // A partition falls silent by the clock, which another run does not repeat before it is logged.
+    let shape = Shape { rows: 90, idles: false, ..Shape::default() };
+    let (s, q) = (random_log("s", &shape, rng), random_log("q", &shape, rng));
+    let t = Relation::of_stream("t", &s, &s.replay(), Window::new(12, 4));
+    let r = Relation::of_stream("r", &q, &q.replay(), Window::new(6, 6));
+    let u = Relation::of_stream("u", &s, &s.replay(), Window::new(7, 3).closed_right());
+    let sql = "SELECT window_end, k, COUNT(*) AS n, SUM(i) AS s FROM t GROUP BY window_end, k";
+    let v = Relation::of_view("v", "view", sql, std::slice::from_ref(&t), Window::new(24, 12)).await;
+    (vec![s, q], vec![t, r, u, v])
+}
+
+#[test]
+fn restarts_at_random_epochs_change_no_row() {
+    let queries: Vec<&Query> = AGGREGATES.iter().chain(&ROW_QUERIES).chain(&JOINS).chain(&OVER_VIEWS).collect();
+    let (mut deaths, mut failures) = (0, Vec::new());
+    for seed in seeds(3) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (logs, relations) = as_process(all_relations(&mut rng));
+        for query in &queries {
+            match check_restarted(query, &logs, &relations, &mut rng) {
+                Ok(count) => deaths += count as usize,
+                Err(failure) => failures.push(format!("MILLSTREAM_SEED={seed} {failure}")),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n\n"));
+    assert!(deaths > 2 * queries.len(), "only {deaths} deaths");
 }
 
 /// How many of the fixed seeds give wrong rows once `tamper` has changed the blocks.

@@ -1,6 +1,7 @@
 //! Queries that are kept in a state directory, run again and again until their input has ended.
 
 pub(crate) mod jobs;
+pub(crate) mod restarts;
 pub(crate) mod sink;
 pub(crate) mod source;
 

@@ -13,6 +13,9 @@ use tokio::sync::watch;
 
 use crate::oracle::table::{cells_of, difference};
 
+/// How far doubles may lie apart where an epoch was made again.
+const DOUBLES_APART: f64 = 1e-6;
+
 /// What the destination holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger(Arc<Mutex<Held>>);
@@ -64,6 +67,11 @@ impl LedgerSink {
         Self { ledger, disk, staged: Vec::new(), end }
     }
 
+    /// Whether the commits after which something happens are made.
+    pub(crate) fn is_over(&self) -> bool {
+        self.end.as_ref().is_some_and(|(left, _)| *left == 0)
+    }
+
     /// Counts a commit.
     fn end_if_due(&mut self) -> Result<()> {
         let Some((left, end)) = &mut self.end else { return Ok(()) };
@@ -113,7 +121,7 @@ impl Sink for LedgerSink {
         let staged = std::mem::take(&mut self.staged);
         let mut held = self.ledger.held();
         if let Some(known) = held.epochs.get(&epoch.0) {
-            difference(&cells_of(&staged, 0.0), &cells_of(known, 0.0))
+            difference(&cells_of(&staged, 0.0), &cells_of(known, DOUBLES_APART))
                 .map_err(|difference| Error::internal(format!("epoch {epoch} has other rows now\n{difference}")))?;
         } else {
             assert!(held.epochs.keys().all(|last| *last < epoch.0), "epoch {epoch} comes too late");

@@ -24,7 +24,7 @@ pub(crate) const fn query(sql: &'static str) -> Query {
 
 impl Query {
     /// The relations it names.
-    fn relations(&self, all: &[Relation]) -> Vec<Relation> {
+    pub(crate) fn relations(&self, all: &[Relation]) -> Vec<Relation> {
         let words: Vec<_> = self.sql.split(|c: char| !c.is_alphanumeric() && c != '.').collect();
         let reads = |table: &str| words.windows(2).any(|pair| ["FROM", "JOIN"].contains(&pair[0]) && pair[1] == table);
         all.iter().filter(|relation| reads(&relation.table)).cloned().collect()
