@@ -150,6 +150,12 @@ fn start_kept(
 /// What a person should know of a query that is kept, as it starts.
 fn starting_note(query: &DurableQuery, guarantee: Guarantee) -> String {
     let place = match query.lineage() {
+        Some(_) if query.has_ended() => {
+            return format!(
+                "{}: has read its input to the end before; what came to it since is not read",
+                query.name()
+            );
+        }
         None => "begins".to_owned(),
         Some(0) => format!("goes on from epoch {}", query.next_epoch()),
         Some(epochs) => format!("goes on from epoch {}, {epochs} to replay for its state", query.next_epoch()),

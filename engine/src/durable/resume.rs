@@ -63,6 +63,15 @@ impl DurableQuery {
         (!is_new).then_some(self.recovered.epochs.len() as u64)
     }
 
+    /// Whether it had read all of its streams to their ends, so that nothing is left to do.
+    pub fn has_ended(&self) -> bool {
+        let is_over = |(index, stream): (usize, &Arc<StreamDefinition>)| match self.events(index).last() {
+            Some(event) => *event == LoggedEvent::Closed,
+            None => self.place(&stream.name).progress.is_some_and(|progress| progress.is_over()),
+        };
+        self.lineage().is_some() && self.planned.streams.iter().enumerate().all(is_over)
+    }
+
     /// The first epoch that is not committed yet.
     pub fn next_epoch(&self) -> u64 {
         let committed = self.recovered.epochs.iter().filter(|epoch| epoch.commit.is_some()).count() as u64;

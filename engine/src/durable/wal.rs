@@ -146,6 +146,7 @@ struct Wal {
     needed: BTreeMap<String, u64>,
     /// Frames read ahead of the one asked for.
     read: VecDeque<Frame>,
+    segment_bytes: u64,
 }
 
 /// The log, shared by who appends and who releases.
@@ -300,6 +301,7 @@ impl Wal {
             next: firsts.first().copied().unwrap_or_default(),
             needed: BTreeMap::new(),
             read: VecDeque::new(),
+            segment_bytes: SEGMENT_BYTES,
         };
         for (index, first) in firsts.iter().enumerate() {
             wal.check_segment(*first, index + 1 == firsts.len())?;
@@ -389,7 +391,7 @@ impl Wal {
             let context = format!("appending to {}", self.files.describe(&self.folder));
             return Err(Error::external(context, "a write failed before: start the process again"));
         }
-        if self.open.is_none() || self.segments.last().is_some_and(|(_, bytes)| *bytes >= SEGMENT_BYTES) {
+        if self.open.is_none() || self.segments.last().is_some_and(|(_, bytes)| *bytes >= self.segment_bytes) {
             self.roll()?;
         }
         let bytes = write_group(frames)?;
@@ -466,3 +468,6 @@ fn is_torn(bytes: &[u8], at: usize) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,11 @@ impl Progress {
         self.get(partition).is_some_and(|partition| partition.state == State::Ended)
     }
 
+    /// Whether every partition has come to its end.
+    pub fn is_over(&self) -> bool {
+        (0..).map(PartitionId).take(self.partitions()).all(|partition| self.has_ended(partition))
+    }
+
     /// The watermark of one partition.
     pub fn partition_watermark(&self, partition: PartitionId) -> Option<Watermark> {
         self.get(partition).map(|partition| partition.watermark)

@@ -12,5 +12,6 @@ mod process;
 mod relations;
 mod shown;
 mod sinks;
+mod state;
 mod stock;
 mod trades;
