@@ -27,45 +27,48 @@ pub(crate) fn check_restarted(
     let relations = query.relations(relations);
     let tables = logs.iter().map(|log| Table { log: Arc::new(log.clone()), window: None }).collect();
     let job = Job { sql: query.sql, tables, given: None };
-    let (folder, ledger) = (tempfile::tempdir().unwrap(), Ledger::default());
+    let lives = Lives { job, relations, folder: tempfile::tempdir().unwrap(), ledger: Ledger::default() };
     let mut deaths = 0;
-    while !start(&job, &relations, folder.path(), &ledger, deaths, rng)? {
+    while !lives.start(deaths, rng)? {
         deaths += 1;
     }
-    let results = as_process(results(query.ordered, &relations));
+    let results = as_process(results(query.ordered, &lives.relations));
     let expected: Vec<_> =
         results.values().flat_map(|result| cells_of(&result.batches, result.slack * query.slack)).collect();
-    let actual = cells_of(&ledger.rows(), 0.0);
+    let actual = cells_of(&lives.ledger.rows(), 0.0);
     difference(&actual, &expected)
         .map_err(|difference| format!("{} after {deaths} deaths\n{difference}", query.sql))?;
     Ok(deaths)
 }
 
-/// Runs the query to its end or its death; whether it came to its end.
-fn start(
-    job: &Job,
-    relations: &[Relation],
-    folder: &std::path::Path,
-    ledger: &Ledger,
-    deaths: u32,
-    rng: &mut StdRng,
-) -> Result<bool, String> {
-    let pace = Pace {
-        split_rows: rng.random_range(1..20),
-        batch_rows: rng.random_range(1..30),
-        checkpoint_epochs: rng.random_range(1..=6),
-    };
-    let death = (deaths < MOST_DEATHS).then(|| (rng.random_range(1..6), End::LoseAnswer));
-    let mut sink = LedgerSink::new(ledger.clone(), None, death);
-    let (_sender, stop) = watch::channel(false);
-    let ended = as_process(async {
-        let directory = StateDirectory::open(folder, Durability::ProcessCrash)?;
-        let logical = logical_plan(job.sql, relations).await;
-        job.run(&logical, &directory, pace, &mut sink, stop).await
-    });
-    match ended {
-        Ok(_) => Ok(true),
-        Err(_) if sink.is_over() => Ok(false),
-        Err(error) => Err(format!("{} after {deaths} deaths: {error}: {error:?}", job.sql)),
+/// A query and what outlives it.
+struct Lives {
+    job: Job,
+    relations: Vec<Relation>,
+    folder: tempfile::TempDir,
+    ledger: Ledger,
+}
+
+impl Lives {
+    /// Runs the query to its end or its death; whether it came to its end.
+    fn start(&self, deaths: u32, rng: &mut StdRng) -> Result<bool, String> {
+        let pace = Pace {
+            split_rows: rng.random_range(1..20),
+            batch_rows: rng.random_range(1..30),
+            checkpoint_epochs: rng.random_range(1..=6),
+        };
+        let death = (deaths < MOST_DEATHS).then(|| (rng.random_range(1..6), End::LoseAnswer));
+        let mut sink = LedgerSink::new(self.ledger.clone(), None, death);
+        let (_sender, stop) = watch::channel(false);
+        let ended = as_process(async {
+            let directory = StateDirectory::open(self.folder.path(), Durability::ProcessCrash)?;
+            let logical = logical_plan(self.job.sql, &self.relations).await;
+            self.job.run(&logical, &directory, pace, &mut sink, stop).await
+        });
+        match ended {
+            Ok(_) => Ok(true),
+            Err(_) if sink.is_over() => Ok(false),
+            Err(error) => Err(format!("{} after {deaths} deaths: {error}: {error:?}", self.job.sql)),
+        }
     }
 }
