@@ -10,7 +10,7 @@ use millstream_engine::plan::WithOption;
 use millstream_engine::{Error, Result};
 
 /// Keys that every connector accepts and that are read elsewhere.
-const COMMON_KEYS: [&str; 2] = ["connector", "bad_data"];
+const COMMON_KEYS: [&str; 4] = ["connector", "bad_data", "durability", "rate_limit"];
 /// How unlike a key may be to one that is known and still be taken for a slip of the keyboard.
 const MIN_SIMILARITY: f64 = 0.6;
 

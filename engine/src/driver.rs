@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::executor::{Stage, StageCounts};
 use crate::ingest::{Block, Ingest, LogPlace, LogReader, Progress, Record};
 use crate::keeper::Keeper;
+use crate::pace::Pace;
 use crate::query::{QueryOptions, QueryProgress};
 use crate::sink::Sink;
 use crate::time::{NANOS_PER_SECOND, Span, Watermark};
@@ -31,6 +32,7 @@ pub(crate) struct Driver {
     options: QueryOptions,
     pub(crate) epoch: Epoch,
     pub(crate) counters: Counters,
+    pace: Pace,
     delays: Vec<Duration>,
     /// What outlives the process; nothing does without a state directory.
     pub(crate) keeper: Option<Keeper>,
@@ -77,6 +79,7 @@ pub(crate) struct MicroBatch {
     logged: Vec<StreamRecords>,
     records: usize,
     rows: u64,
+    bytes: usize,
     logged_at: Option<Instant>,
     pub(crate) watermark: Watermark,
 }
@@ -92,6 +95,7 @@ impl Driver {
         Self {
             stage,
             streams: streams.collect(),
+            pace: Pace::new(options.max_wait),
             options,
             epoch: Epoch(0),
             counters: Counters::default(),
@@ -124,8 +128,9 @@ impl Driver {
             let started = Instant::now();
             due = started + self.options.interval;
             let batch = self.choose();
-            let watermark = batch.watermark;
+            let (watermark, rows, bytes) = (batch.watermark, batch.rows, batch.bytes);
             self.run_epoch(batch, sink).await?;
+            self.keep_pace(rows, bytes, started.elapsed());
             self.checkpoint_if_due().await?;
             progress.send_replace(self.progress(watermark, started.elapsed()));
             if self.streams.is_empty() {
@@ -155,8 +160,15 @@ impl Driver {
         }
     }
 
+    /// Bounds what is taken next by how long the last epoch took.
+    fn keep_pace(&mut self, rows: u64, bytes: usize, took: Duration) {
+        self.pace.note(rows, bytes, took);
+        self.streams.iter().for_each(|stream| stream.reader.let_wait(self.pace.log_bytes()));
+    }
+
     /// Waits until there is something worth a micro-batch; true once every stream has ended.
     async fn wait(&mut self, due: Instant) -> Result<bool> {
+        let batch_rows = self.pace.batch_rows(self.options.batch_rows);
         loop {
             let mut waiting = 0;
             let mut ended = 0;
@@ -166,7 +178,7 @@ impl Driver {
                     ended += 1;
                 } else if self.may_take(index) {
                     waiting += usize::from(stream.reader.has_record());
-                    is_pressing |= stream.reader.is_full() || stream.reader.waiting_rows() >= self.options.batch_rows;
+                    is_pressing |= stream.reader.is_full() || stream.reader.waiting_rows() >= batch_rows;
                 }
             }
             if ended == self.streams.len() {
@@ -205,14 +217,14 @@ impl Driver {
     }
 
     fn choose(&mut self) -> MicroBatch {
+        let batch_rows = self.pace.batch_rows(self.options.batch_rows);
         let allowed: Vec<bool> = (0..self.streams.len()).map(|index| self.may_take(index)).collect();
         let streams = self.streams.iter_mut().zip(allowed);
-        let taken =
-            streams.map(
-                |(stream, allowed)| {
-                    if allowed { stream.reader.take(self.options.batch_rows, u64::MAX) } else { Vec::new() }
-                },
-            );
+        let taken = streams.map(
+            |(stream, allowed)| {
+                if allowed { stream.reader.take(batch_rows, u64::MAX) } else { Vec::new() }
+            },
+        );
         let taken = taken.collect();
         self.batch_of(taken)
     }
@@ -224,6 +236,7 @@ impl Driver {
             logged: Vec::with_capacity(taken.len()),
             records: 0,
             rows: 0,
+            bytes: 0,
             logged_at: None,
             watermark: Watermark::START,
         };
@@ -233,8 +246,9 @@ impl Driver {
                 stream.watermark = stream.watermark.max(last.watermark());
                 batch.logged_at = batch.logged_at.max(Some(last.logged_at));
             }
-            records.iter().for_each(|record| stream.place.pass(record.seq, &record.event, &record.progress));
+            records.iter().for_each(|record| stream.place.pass(record));
             batch.records += records.len();
+            batch.bytes += records.iter().map(|record| record.bytes()).sum::<usize>();
             batch.rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
             batch.units.push(units_of(&records));
             let events =
@@ -317,6 +331,7 @@ impl Driver {
             rows_late: self.counters.rows_late,
             watermark,
             state_bytes: self.stage.counts().state_bytes,
+            disk_bytes: self.options.state_memory.disk_bytes(),
             epoch_time,
             recovery: None,
         }

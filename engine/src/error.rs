@@ -105,9 +105,17 @@ impl Error {
         match self {
             Self::Query { hint, .. } | Self::Data { hint, .. } | Self::State { hint, .. } => hint.as_deref(),
             Self::Shared(error) => error.hint(),
+            Self::Plan(error) if is_out_of_memory(error) => Some(
+                "the plan needs more memory than plan_memory allows: SET plan_memory = '4 GiB' or more, shorten the \
+                 window, or drop columns and rows before the window",
+            ),
             _ => None,
         }
     }
+}
+
+fn is_out_of_memory(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
 }
 
 impl From<DataFusionError> for Error {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::batch::Epoch;
 use crate::checkpoint::{MANIFEST_VERSION, Manifest};
 use crate::driver::{Driver, MicroBatch, stopped};
-use crate::durable::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, SharedWal};
+use crate::durable::{Commit, FullDisk, Intent, LoggedEpoch, QueryStore, Recovered, SharedWal};
 use crate::error::{Error, Result};
 use crate::ingest::Record;
 use crate::query::{QueryProgress, Recovery};
@@ -110,12 +110,12 @@ impl Keeper {
         &mut self,
         work: impl Fn(&mut QueryStore) -> Result<T> + Clone + Send + 'static,
     ) -> Result<T> {
+        let mut full_disk = FullDisk::new(format!("query {}", self.store()?.name));
         loop {
             match self.on_disk(work.clone()).await {
                 Err(error) if error.is_disk_full() => {
-                    let store = self.store()?;
-                    tracing::error!(query = store.name, %error, "the disk is full, the query waits for room");
-                    tokio::time::sleep(store.room_pause()).await;
+                    full_disk.say(&error);
+                    tokio::time::sleep(self.store()?.room_pause()).await;
                 }
                 other => return other,
             }

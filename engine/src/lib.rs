@@ -42,6 +42,7 @@ mod executor;
 pub mod ingest;
 mod keeper;
 pub mod nodes;
+mod pace;
 pub mod plan;
 pub mod program;
 pub mod query;

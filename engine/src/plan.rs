@@ -66,8 +66,19 @@ pub enum BadData {
     DeadLetter,
 }
 
+/// What the rows of a stream survive that cannot be read again, where there is a state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamDurability {
+    /// The power going off, whatever the state directory says.
+    PowerLoss,
+    /// The death of the process. A power cut may take rows that a query has used, which must then begin anew.
+    ProcessCrash,
+    /// Nothing: queries on the stream keep no state and begin anew with each start.
+    None,
+}
+
 /// A declared input relation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StreamDefinition {
     /// The name, folded to lower case unless it was quoted.
     pub name: String,
@@ -79,6 +90,10 @@ pub struct StreamDefinition {
     pub event_time: Option<EventTimeRule>,
     /// What to do with rows that cannot be used.
     pub bad_data: BadData,
+    /// What its rows survive, if it cannot be read again; as the state directory says unless set.
+    pub durability: Option<StreamDurability>,
+    /// The most rows it takes in per second; above 0.
+    pub rate_limit: Option<f64>,
     /// The connector and its options, unread.
     pub options: Vec<WithOption>,
 }

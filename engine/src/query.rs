@@ -7,6 +7,7 @@ use std::time::Duration;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
 use crate::sink::Sink;
-use crate::state::DEFAULT_KEY_PARTITIONS;
+use crate::state::{DEFAULT_KEY_PARTITIONS, StateMemory};
 use crate::time::Watermark;
 
 /// How a query is run; nothing here changes a row of its final output.
@@ -35,6 +36,15 @@ pub struct QueryOptions {
     pub key_partitions: u32,
     /// State rows in a window from which its key partitions are spread over all tasks; 65,536 unless set.
     pub shared_rows: u64,
+    /// The limit on the memory of state, shared by the queries that are given the same; half of the machine's unless
+    /// set.
+    pub state_memory: Arc<StateMemory>,
+    /// The memory that running plans may take besides, in a pool shared by the queries that are given the same;
+    /// without a bound unless set.
+    pub runtime: Arc<RuntimeEnv>,
+    /// How long rows may wait for their turn before the input is made to wait: bounds what is read ahead and how much
+    /// makes a micro-batch; 1 s unless set.
+    pub max_wait: Duration,
 }
 
 impl Default for QueryOptions {
@@ -46,6 +56,9 @@ impl Default for QueryOptions {
             tasks: std::thread::available_parallelism().map_or(2, usize::from),
             key_partitions: DEFAULT_KEY_PARTITIONS,
             shared_rows: 1 << 16,
+            state_memory: StateMemory::of_machine(),
+            runtime: Arc::default(),
+            max_wait: Duration::from_secs(1),
         }
     }
 }
@@ -73,10 +86,17 @@ impl PlannedQuery {
             tasks: options.tasks.max(1),
             key_partitions: options.key_partitions.max(1),
             shared_rows: options.shared_rows,
+            memory: Arc::clone(&options.state_memory),
+            runtime: Arc::clone(&options.runtime),
         };
-        let program = Program::compile(logical.clone()).await?;
+        let program = Program::compile(logical.clone(), &options.runtime).await?;
         let stage = Stage::build(program, stage_options, &stream_of).await?;
         Ok(Self { stage, streams, options })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.options.name
     }
 
     /// The streams it reads; [`PlannedQuery::start`] wants their ingests in this order.
@@ -155,6 +175,8 @@ pub struct QueryProgress {
     pub watermark: Watermark,
     /// Memory of its state.
     pub state_bytes: u64,
+    /// The disk that the state of all queries that share its memory takes besides.
+    pub disk_bytes: u64,
     /// How long the last epoch took.
     pub epoch_time: Duration,
     /// How far it has come with rebuilding its state, while it does.
@@ -179,6 +201,7 @@ impl Default for QueryProgress {
             rows_late: 0,
             watermark: Watermark::START,
             state_bytes: 0,
+            disk_bytes: 0,
             epoch_time: Duration::ZERO,
             recovery: None,
         }

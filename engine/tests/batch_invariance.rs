@@ -22,7 +22,7 @@ use millstream_engine::testing::{Tamper, run_scripts};
 use millstream_engine::time::Watermark;
 use oracle::batch::{Relation, logical_plan};
 use oracle::check::{Query, check, query};
-use oracle::cut::{Way, ways};
+use oracle::cut::{AMPLE, Way, ways};
 use oracle::generate::{Shape, random_log, seeds};
 use oracle::table::{cells_of, difference};
 use oracle::{Log, Window, plain};
@@ -382,7 +382,7 @@ async fn caught(make: impl Fn(&Log, Window) -> Box<dyn Fn(&mut Block) + Sync>) -
         let mut rng = StdRng::seed_from_u64(seed);
         let log = random_log("s", &Shape { idles: false, ..Shape::default() }, &mut rng);
         let window = WINDOWS[seed as usize % 3];
-        let way = Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 7, seed };
+        let way = Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 7, memory: AMPLE, seed };
         run_plain(&log, window, &way, None).await.unwrap();
         caught += usize::from(run_plain(&log, window, &way, Some(make(&log, window).as_ref())).await.is_err());
     }

@@ -13,7 +13,7 @@ use millstream_engine::plan::StreamTable;
 use millstream_engine::testing::run_scripts;
 use oracle::batch::{Relation, logical_plan, results};
 use oracle::check::{Query, check, query};
-use oracle::cut::{Way, ways};
+use oracle::cut::{AMPLE, Way, ways};
 use oracle::generate::{Shape, random_log};
 use oracle::table::{Cell, cells_of, difference};
 use oracle::{Event, Log, Row, Window};
@@ -120,7 +120,7 @@ fn ends_in_time(runtime: tokio::runtime::Runtime, sql: &'static str) {
             // One pane a tick: a window of 999 panes, each with a batch of its own.
             let window = Window::new(999, 1000);
             let logical = logical_plan(sql, &[Relation::of_stream("t", &log, &log.replay(), window)]).await;
-            let way = Way { block_rows: 1, records: 50, tasks: 1, key_partitions: 7, seed: 1 };
+            let way = Way { block_rows: 1, records: 50, tasks: 1, key_partitions: 7, memory: AMPLE, seed: 1 };
             let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options(), None).await;
             cells_of(&run.unwrap().batches(), 0.0)
         });

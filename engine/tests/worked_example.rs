@@ -28,6 +28,8 @@ fn definition() -> Arc<StreamDefinition> {
         declared: vec!["k".into(), "v".into(), "ts".into()],
         event_time: Some(EventTimeRule { column: 2, delay: Span(0), max_future_skew: None, idle_timeout: None }),
         bad_data: BadData::DeadLetter,
+        durability: None,
+        rate_limit: None,
         options: Vec::new(),
     })
 }

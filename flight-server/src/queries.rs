@@ -9,7 +9,7 @@ use futures::future::join_all;
 use millstream_engine::Summary;
 use millstream_engine::durable::{DurableQuery, resume_streams};
 use millstream_engine::ingest::Ingest;
-use millstream_engine::plan::{BadData, StreamDefinition};
+use millstream_engine::plan::{BadData, StreamDefinition, StreamDurability};
 use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::{Guarantee, Sink};
@@ -41,6 +41,11 @@ impl Job {
     pub fn new(query: PlannedQuery, open: impl FnOnce(SchemaRef) -> Result<Box<dyn Sink>>) -> Result<Self> {
         let sink = open(query.schema())?;
         Ok(Self { query, sink })
+    }
+
+    /// Whether a stream of it is such that no state can be kept.
+    fn keeps_nothing(&self) -> bool {
+        self.query.streams().iter().any(|stream| stream.durability == Some(StreamDurability::None))
     }
 }
 
@@ -125,6 +130,12 @@ fn start_kept(
     state: &State,
     screen: &Screen,
 ) -> Result<Started> {
+    let (fresh, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.keeps_nothing());
+    for job in &fresh {
+        let note = "keeps nothing, as a stream of it has durability = 'none', and begins";
+        screen.note(&format!("{}: {note}", job.query.name()));
+    }
+    let (mut queries, mut ingests) = start_fresh(fresh, side_tables)?;
     let mut kept = Vec::new();
     let mut sinks = Vec::new();
     for job in jobs {
@@ -134,13 +145,11 @@ fn start_kept(
         sinks.push(job.sink);
     }
     let streams = resume_streams(&mut kept, &state.directory, |stream| open_stream(stream, side_tables))?;
-    let mut ingests: Vec<Arc<Ingest>> = Vec::new();
     for ingest in streams.iter().flatten() {
         if !ingests.iter().any(|known| Arc::ptr_eq(known, ingest)) {
             ingests.push(Arc::clone(ingest));
         }
     }
-    let mut queries = Vec::new();
     for ((query, streams), sink) in kept.into_iter().zip(streams).zip(sinks) {
         queries.push((query.start(streams)?, sink));
     }
@@ -173,6 +182,11 @@ fn open_stream(
 ) -> millstream_engine::Result<Ingest> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let source = millstream_connectors::open_source(stream)?;
+    if let (Some(_), true) = (stream.durability, source.is_replayable()) {
+        let message =
+            format!("stream \"{}\" has a durability, but its rows are read again from their source", stream.name);
+        return Err(millstream_engine::Error::query(message, "leave durability out"));
+    }
     let side = side_tables.get(&stream.name).cloned();
     let side = side.unwrap_or_else(|| SideTables::new(&stream.schema));
     Ok(Ingest::new(Arc::clone(stream), source, clock, side))
@@ -201,6 +215,8 @@ fn progress_line(watched: &[watch::Receiver<QueryProgress>], rows: u64, rate: f6
     let written: u64 = progress.iter().map(|progress| progress.rows_written).sum();
     let late: u64 = progress.iter().map(|progress| progress.rows_late).sum();
     let state: u64 = progress.iter().map(|progress| progress.state_bytes).sum();
+    let on_disk = progress.iter().map(|progress| progress.disk_bytes).max().unwrap_or_default();
+    let on_disk = if on_disk > 0 { format!(" and {} MiB on disk", on_disk >> 20) } else { String::new() };
     let watermark = progress.iter().map(|progress| progress.watermark).min().unwrap_or(Watermark::START);
     let lag = match watermark {
         Watermark::START | Watermark::END => String::new(),
@@ -214,7 +230,7 @@ fn progress_line(watched: &[watch::Receiver<QueryProgress>], rows: u64, rate: f6
     }
     let late = if late > 0 { format!("  late {late}") } else { String::new() };
     format!(
-        "rows {}  {}/s  out {}  watermark {watermark}{lag}  state {} MiB{late}",
+        "rows {}  {}/s  out {}  watermark {watermark}{lag}  state {} MiB{on_disk}{late}",
         thousands(rows),
         thousands(whole(rate)),
         thousands(written),

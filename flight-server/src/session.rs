@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::cli::SourceArgs;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::output::Output;
 use crate::queries::{Job, Outcome, lost_rows, run_together};
 use crate::screen::Screen;
@@ -76,6 +77,7 @@ pub struct Session {
     state: Option<State>,
     outcomes: Vec<Outcome>,
     queries_started: u64,
+    memory: Memory,
     /// How many queries have written to each sink.
     sink_uses: BTreeMap<String, u64>,
 }
@@ -94,6 +96,7 @@ impl Session {
             state: None,
             outcomes: Vec::new(),
             queries_started: 0,
+            memory: Memory::of_machine(),
             sink_uses: BTreeMap::new(),
         }
     }
@@ -189,6 +192,7 @@ impl Session {
             Statement::Drop { kind, name } => self.drop_relation(kind, &name),
             Statement::Set { key, value } => {
                 self.language.set(&key, &value).map_err(|error| refusal(error, script))?;
+                self.memory.set(&key, &value)?;
             }
             Statement::Show(rows) => {
                 let mut sink = self.output.sink(&rows.schema());
@@ -246,6 +250,12 @@ impl Session {
         } else if let Some(interval) = self.batch_interval {
             options.interval = interval;
         }
+        if let Some(text) = self.language.setting("max_wait") {
+            let span = millstream_sql::parse_span(text).map_err(broken)?;
+            options.max_wait = Duration::from_nanos(span.0.unsigned_abs());
+        }
+        options.state_memory = Arc::clone(&self.memory.state);
+        options.runtime = Arc::clone(&self.memory.plans);
         let count = |key| self.language.setting(key).and_then(|text| text.parse::<usize>().ok());
         options.batch_rows = count("batch_rows").unwrap_or(options.batch_rows);
         options.tasks = count("tasks").unwrap_or(options.tasks);
@@ -309,6 +319,8 @@ fn side_definition(stream: &StreamDefinition, suffix: &str, table: &dyn TablePro
         schema,
         event_time: None,
         bad_data: stream.bad_data,
+        durability: None,
+        rate_limit: None,
         options: Vec::new(),
     })
 }

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::{
-    BadData, EventTimeRule, Location, StreamDefinition, WINDOW_END, WINDOW_START, WithOption,
+    BadData, EventTimeRule, Location, StreamDefinition, StreamDurability, WINDOW_END, WINDOW_START, WithOption,
 };
 use millstream_engine::time::Span;
 
@@ -49,9 +49,18 @@ pub(crate) fn parse_definition(cursor: &mut Cursor<'_>, name: String) -> Result<
     let elements = parse_elements(cursor)?;
     let event_time = elements.watermark.as_ref().map(|watermark| event_time_rule(watermark, &elements)).transpose()?;
     let options = parse_with(cursor)?;
-    let bad_data = bad_data(&options)?;
+    let (bad_data, durability, rate_limit) = (bad_data(&options)?, durability(&options)?, rate_limit(&options)?);
     let schema = Arc::new(Schema::new(elements.fields));
-    Ok(StreamDefinition { name, schema, declared: elements.declared, event_time, bad_data, options })
+    Ok(StreamDefinition {
+        name,
+        schema,
+        declared: elements.declared,
+        event_time,
+        bad_data,
+        durability,
+        rate_limit,
+        options,
+    })
 }
 
 /// Reads `WITH (key = value, …)`, if it is there, to the end of the statement.
@@ -295,6 +304,28 @@ fn event_time_rule(watermark: &Watermark, elements: &Elements) -> Result<EventTi
         max_future_skew: watermark.max_future_skew,
         idle_timeout: watermark.idle_timeout,
     })
+}
+
+fn durability(options: &[WithOption]) -> Result<Option<StreamDurability>> {
+    let Some(option) = options.iter().find(|option| option.key == "durability") else { return Ok(None) };
+    match option.value.to_lowercase().as_str() {
+        "power_loss" => Ok(Some(StreamDurability::PowerLoss)),
+        "process_crash" => Ok(Some(StreamDurability::ProcessCrash)),
+        "none" => Ok(Some(StreamDurability::None)),
+        _ => Err(Error::new(format!("durability is '{}'", option.value))
+            .hint("write durability = 'power_loss', 'process_crash' or 'none'")
+            .at(option.location)),
+    }
+}
+
+fn rate_limit(options: &[WithOption]) -> Result<Option<f64>> {
+    let Some(option) = options.iter().find(|option| option.key == "rate_limit") else { return Ok(None) };
+    match option.value.replace('_', "").parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Some(rate)),
+        _ => Err(Error::new(format!("rate_limit is '{}', not a number of rows per second", option.value))
+            .hint("write rate_limit = '10000'")
+            .at(option.location)),
+    }
 }
 
 fn bad_data(options: &[WithOption]) -> Result<BadData> {

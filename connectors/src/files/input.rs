@@ -10,12 +10,9 @@ use flate2::read::MultiGzDecoder;
 use millstream_engine::source::{Offset, Split};
 use millstream_engine::{Error, Result};
 
-use super::Rows;
+use super::{Rows, SPLIT_BYTES};
 use crate::format::columnar::ColumnarInput;
 use crate::format::text::{TextFormat, TextInput};
-
-/// How much text makes a split, in bytes.
-const SPLIT_BYTES: usize = 1024 * 1024;
 
 /// One file being read.
 #[derive(Debug)]
@@ -42,7 +39,10 @@ impl FileInput {
         let handle = file.try_clone().map_err(fail)?;
         let before = file.metadata().map_err(fail)?;
         let content = match rows {
-            Rows::Text(format) => Content::Text(TextFile::open(format, file, &place, skip)?),
+            Rows::Text(format, split_bytes) => {
+                let text = TextFile::open(format, file, &place, skip)?;
+                Content::Text(TextFile { split_bytes: *split_bytes, ..text })
+            }
             Rows::Columnar(format, shape) => {
                 Content::Columnar(ColumnarInput::open(shape, *format, file, &place, skip)?)
             }
@@ -81,6 +81,7 @@ impl FileInput {
 struct TextFile {
     input: TextInput,
     bytes: Box<dyn Read + Send>,
+    split_bytes: usize,
     finished: bool,
 }
 
@@ -95,11 +96,12 @@ impl TextFile {
         let fail = |error| Error::external(format!("reading {place}"), error);
         if skip == 0 {
             let bytes = unpacked(file, place).map_err(fail)?;
-            return Ok(Self { input: TextInput::new(format, place), bytes, finished: false });
+            return Ok(Self { input: TextInput::new(format, place), bytes, split_bytes: SPLIT_BYTES, finished: false });
         }
         // The header is at the beginning, wherever reading goes on.
         let beginning = unpacked(file.try_clone().map_err(fail)?, place).map_err(fail)?;
-        let mut first = Self { input: TextInput::new(format, place), bytes: beginning, finished: false };
+        let mut first =
+            Self { input: TextInput::new(format, place), bytes: beginning, split_bytes: SPLIT_BYTES, finished: false };
         let mut passed = Offset(0);
         while !first.input.has_layout()
             && passed.0 < skip
@@ -116,7 +118,12 @@ impl TextFile {
             file.seek(SeekFrom::Start(skip)).map_err(fail)?;
             Box::new(file)
         };
-        Ok(Self { input: first.input.resumed(&format!("{place} behind byte {skip}")), bytes, finished: false })
+        Ok(Self {
+            input: first.input.resumed(&format!("{place} behind byte {skip}")),
+            bytes,
+            split_bytes: SPLIT_BYTES,
+            finished: false,
+        })
     }
 
     /// The next split, of at most `limit` bytes if that is given: then it ends at the end of a record, of its own
@@ -132,7 +139,7 @@ impl TextFile {
                 return Ok(None);
             }
             let buffer = self.input.buffer();
-            let piece = SPLIT_BYTES.saturating_sub(buffer.len()).max(SPLIT_BYTES / 8) as u64;
+            let piece = self.split_bytes.saturating_sub(buffer.len()).max(self.split_bytes / 8) as u64;
             let piece = room.map_or(piece, |room| room.min(piece));
             let read = self.bytes.by_ref().take(piece).read_to_end(buffer);
             let read = read.map_err(|error| Error::external(format!("reading {place}"), error))?;

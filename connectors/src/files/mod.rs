@@ -31,6 +31,11 @@ use crate::options::Options;
 use list::{FileOrder, FileSet};
 use reader::FilesReader;
 
+/// How much text makes a split, in bytes.
+const SPLIT_BYTES: usize = 1024 * 1024;
+/// The least that does.
+const LEAST_SPLIT_BYTES: usize = 1024;
+
 /// The file sets that a stream reads.
 #[derive(Debug)]
 pub struct FilesSource {
@@ -42,7 +47,8 @@ pub struct FilesSource {
 /// How the files hold their rows.
 #[derive(Debug, Clone)]
 enum Rows {
-    Text(Arc<TextFormat>),
+    /// Lines, and how many bytes of them make a split.
+    Text(Arc<TextFormat>, usize),
     Columnar(Format, Arc<RowShape>),
 }
 
@@ -67,8 +73,8 @@ impl FilesSource {
             None => return Err(unknown_format(&path)),
         };
         let rows = match format {
-            Format::Csv => Rows::Text(TextFormat::new(shape, Syntax::Csv(csv))?),
-            Format::Json => Rows::Text(TextFormat::new(shape, Syntax::Json)?),
+            Format::Csv => Rows::Text(TextFormat::new(shape, Syntax::Csv(csv))?, split_bytes(definition)),
+            Format::Json => Rows::Text(TextFormat::new(shape, Syntax::Json)?, split_bytes(definition)),
             Format::Parquet | Format::Arrow => Rows::Columnar(format, Arc::new(shape)),
         };
         Ok(Self { files: FileSet { path, format, order }, rows, watch_interval })
@@ -95,6 +101,15 @@ impl Source for FilesSource {
     fn describe(&self) -> String {
         format!("files {}", self.files.path.display())
     }
+}
+
+/// How much text makes a split: less than usual where the rows are to come slowly, so that they come evenly.
+fn split_bytes(definition: &StreamDefinition) -> usize {
+    /// A short row.
+    const ROW_BYTES: f64 = 32.0;
+    const SPLITS_PER_SECOND: f64 = 10.0;
+    let Some(rate) = definition.rate_limit else { return SPLIT_BYTES };
+    ((rate / SPLITS_PER_SECOND * ROW_BYTES) as usize).clamp(LEAST_SPLIT_BYTES, SPLIT_BYTES)
 }
 
 fn unknown_format(path: &std::path::Path) -> Error {

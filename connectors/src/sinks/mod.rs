@@ -17,10 +17,9 @@ mod sqlite;
 mod table;
 mod text;
 
-use std::time::Duration;
-
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
+use millstream_engine::durable::{FullDisk, ROOM_PAUSE};
 use millstream_engine::plan::WithOption;
 use millstream_engine::sink::Sink;
 use millstream_engine::{Error, Result};
@@ -36,9 +35,6 @@ use relation::Relation;
 
 /// The connectors that take results.
 const CONNECTORS: [&str; 5] = ["console", "files", "sqlite", "postgres", "blackhole"];
-
-/// How long to wait for room on a full disk before trying again.
-const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the options of a sink ask for.
 enum Destination<'a> {
@@ -140,10 +136,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 /// # Errors
 /// Any other failure of `work`.
 fn when_there_is_room<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut full_disk = FullDisk::new("the sink");
     loop {
         match work() {
             Err(error) if error.is_disk_full() => {
-                tracing::error!(%error, "the disk is full, the sink waits for room");
+                full_disk.say(&error);
                 std::thread::sleep(ROOM_PAUSE);
             }
             other => return other,

@@ -40,6 +40,8 @@ pub(crate) fn stream(columns: &[(&str, DataType)], with: &[(&str, &str)]) -> Arc
         declared: columns.iter().map(|(name, _)| (*name).to_owned()).collect(),
         event_time,
         bad_data: BadData::DeadLetter,
+        durability: None,
+        rate_limit: None,
         options: options(with),
     })
 }

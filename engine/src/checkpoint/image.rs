@@ -1,7 +1,7 @@
 //! What a stage holds, taken out so that it can be written while the stage goes on, or put back.
 
-use datafusion::arrow::record_batch::RecordBatch;
-
+use crate::executor::RowCounts;
+use crate::state::Batches;
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
@@ -13,7 +13,7 @@ pub(crate) type PaneTag = (Pane, EventTime);
 pub(crate) struct PaneEntry {
     pub(crate) pane: Pane,
     pub(crate) tag: EventTime,
-    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) state: Batches,
 }
 
 /// A stage; views come as stages of their own.
@@ -36,6 +36,8 @@ pub(crate) struct StageImage {
 pub(crate) struct LeafImage {
     /// The live panes with the first instant at which some of their rows may appear.
     pub(crate) calendar: Vec<PaneTag>,
+    /// Where its rows went.
+    pub(crate) counts: RowCounts,
     /// The leaf's window, for the bounds of panes; none where panes are key partitions.
     pub(crate) window: Option<WindowSpec>,
     /// How many columns of the state are keys, from the first.

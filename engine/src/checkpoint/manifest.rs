@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Epoch;
 use crate::checkpoint::image::PaneTag;
+use crate::executor::RowCounts;
 use crate::ingest::LogPlace;
 use crate::time::{EventTime, Watermark};
 
@@ -65,6 +66,8 @@ pub(crate) struct StageRecord {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct LeafRecord {
     pub(crate) calendar: Vec<PaneTag>,
+    #[serde(default)]
+    pub(crate) counts: RowCounts,
     pub(crate) parts: Vec<PartRecord>,
 }
 

@@ -34,14 +34,12 @@ const OWN_COLUMNS: usize = 4;
 /// Rows decoded at a time.
 const READ_ROWS: usize = 1 << 16;
 
-/// The Parquet file of a leaf's entries, and how many rows it has; `None` if there are no entries.
+/// The Parquet file of some of a leaf's entries, and how many rows it has; `None` if they are empty.
 ///
 /// # Errors
-/// Fails for columns that Parquet cannot hold.
-pub(crate) fn write_panes(leaf: &LeafImage) -> Result<Option<(Vec<u8>, u64)>> {
-    let Some(state) = leaf.entries.iter().flat_map(|entry| &entry.batches).map(RecordBatch::schema).next() else {
-        return Ok(None);
-    };
+/// Fails for columns that Parquet cannot hold, and as the disk fails that has state for want of memory.
+pub(crate) fn write_panes(leaf: &LeafImage, entries: &[PaneEntry]) -> Result<Option<(Vec<u8>, u64)>> {
+    let Some(state) = entries.iter().find_map(|entry| entry.state.schema()) else { return Ok(None) };
     let schema = file_schema(&state);
     let properties = WriterProperties::builder()
         .set_dictionary_enabled(false)
@@ -50,8 +48,8 @@ pub(crate) fn write_panes(leaf: &LeafImage) -> Result<Option<(Vec<u8>, u64)>> {
     let parquet = |error| DataFusionError::ParquetError(Box::new(error));
     let mut writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(parquet)?;
     let mut rows = 0;
-    for entry in &leaf.entries {
-        for batch in entry.batches.iter().filter(|batch| batch.num_rows() > 0) {
+    for entry in entries {
+        for batch in entry.state.read()?.iter().filter(|batch| batch.num_rows() > 0) {
             rows += batch.num_rows() as u64;
             writer.write(&with_own_columns(leaf, entry, batch, &schema)?).map_err(parquet)?;
         }
@@ -144,8 +142,8 @@ pub(crate) fn read_panes(bytes: Vec<u8>, current: &[PaneTag], state: &SchemaRef)
             if current.binary_search(&(pane, tag)).is_ok() {
                 let part = rows.slice(at, run.len());
                 match entries.last_mut().filter(|entry| (entry.pane, entry.tag) == (pane, tag)) {
-                    Some(entry) => entry.batches.push(part),
-                    None => entries.push(PaneEntry { pane, tag, batches: vec![part] }),
+                    Some(entry) => entry.state.extend(vec![part]),
+                    None => entries.push(PaneEntry { pane, tag, state: vec![part].into() }),
                 }
             }
             at += run.len();

@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,11 @@ use crate::error::{Error, Result};
 
 /// The version of the layout that this program writes, and the oldest that it reads.
 const FORMAT_VERSION: u32 = 1;
+
+/// How long to ask for the lock: a process that was just killed holds it until the system has taken it down.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two times of asking.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Format {
@@ -141,8 +147,9 @@ impl StateDirectory {
         Ok(true)
     }
 
-    /// The log of a stream that cannot be read again, and its id.
-    pub(crate) fn wal(&self, name: &str, contract: &str) -> Result<SharedWal> {
+    /// The log of a stream that cannot be read again; its writes survive what the directory's do unless `durability`
+    /// says something else.
+    pub(crate) fn wal(&self, name: &str, contract: &str, durability: Option<Durability>) -> Result<SharedWal> {
         let mut catalog = self.catalog();
         let key = (name.to_owned(), contract.to_owned());
         let id = match catalog.streams.get(&key) {
@@ -157,7 +164,9 @@ impl StateDirectory {
         if let Some(wal) = catalog.wals.get(&id) {
             return Ok(wal.clone());
         }
-        let wal = SharedWal::open(&self.files, &format!("streams/{id}/wal"))?;
+        let files = durability.and_then(|durability| self.files.surviving(durability));
+        let files = files.unwrap_or_else(|| Arc::clone(&self.files));
+        let wal = SharedWal::open(&files, &format!("streams/{id}/wal"))?;
         for query in catalog.queries.values() {
             let inputs = format!("queries/{query}/inputs/{}", file_name(name));
             let notes = self.files.list(&inputs).map_err(|error| failed(self.files.as_ref(), &inputs, error))?;
@@ -286,16 +295,20 @@ fn lock(path: &Path) -> Result<File> {
     let place = path.join("lock");
     let fail = |error| Error::external(format!("locking {}", place.display()), error);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&place).map_err(fail)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = std::fs::read_to_string(&place).unwrap_or_default();
-            return Err(Error::state(
-                format!("state directory {} is in use by process {}", path.display(), holder.trim()),
-                "stop that process, or name another directory",
-            ));
+    let asked = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(&place).unwrap_or_default();
+                return Err(Error::state(
+                    format!("state directory {} is in use by process {}", path.display(), holder.trim()),
+                    "stop that process, or name another directory",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(fail(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(fail(error)),
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(fail)?;
     Ok(file)

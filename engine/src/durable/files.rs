@@ -7,9 +7,11 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::crash::durable_step;
+use super::room::ROOM_PAUSE;
 
 /// What a disk writes whole or not at all.
 pub(crate) const SECTOR_BYTES: usize = 512;
@@ -79,9 +81,14 @@ pub trait Files: Debug + Send + Sync {
     /// Where a path is, in the user's words.
     fn describe(&self, path: &str) -> String;
 
+    /// The same disk with writes that survive something else; none where that cannot be chosen.
+    fn surviving(&self, _durability: Durability) -> Option<Arc<dyn Files>> {
+        None
+    }
+
     /// How long to wait for room on a full disk before trying again.
     fn room_pause(&self) -> Duration {
-        Duration::from_secs(1)
+        ROOM_PAUSE
     }
 }
 
@@ -222,6 +229,10 @@ impl Files for LocalFiles {
 
     fn describe(&self, path: &str) -> String {
         self.path(path).display().to_string()
+    }
+
+    fn surviving(&self, durability: Durability) -> Option<Arc<dyn Files>> {
+        Some(Arc::new(Self { root: self.root.clone(), durability }))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::files::Files;
 use super::journal::Journal;
+use super::room::FullDisk;
 use crate::error::Result;
 use crate::source::InputIndex;
 
@@ -39,10 +40,11 @@ impl InputIndex for DurableIndex {
 
     /// Waits on its thread, which may block for the sync anyway, while the disk has no room.
     fn push(&self, note: &str) -> Result<()> {
+        let mut full_disk = FullDisk::new("the input");
         loop {
             match self.try_push(note) {
                 Err(error) if error.is_disk_full() => {
-                    tracing::error!(%error, "the disk is full, the input waits for room");
+                    full_disk.say(&error);
                     std::thread::sleep(self.files.room_pause());
                 }
                 other => return other,

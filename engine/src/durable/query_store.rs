@@ -19,16 +19,20 @@ use super::journal::{Entry, Journal, failed};
 use super::record::{corrupt, read_single, write_single};
 use crate::batch::Epoch;
 use crate::checkpoint::{
-    Counters, FileRecord, LeafImage, LeafRecord, MANIFEST_VERSION, Manifest, PartRecord, StageImage, StageRecord,
-    read_panes, write_panes,
+    Counters, FileRecord, LeafImage, LeafRecord, MANIFEST_VERSION, Manifest, PaneEntry, PartRecord, StageImage,
+    StageRecord, read_panes, write_panes,
 };
 use crate::error::{Error, Result};
 use crate::ingest::{LogPlace, LoggedEvent};
 use crate::sink::SinkWriter;
+use crate::state::{MemoryShare, StateMemory};
 use crate::time::{EventTime, Watermark};
 
 /// Checkpoints that are kept: the last one, and one to fall back to.
 const KEPT_CHECKPOINTS: usize = 2;
+
+/// State rows from which a checkpoint begins another file.
+const FILE_ROWS: usize = 1 << 20;
 
 /// A record of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +119,7 @@ impl QueryStore {
         directory: &StateDirectory,
         name: &str,
         contracts: &[(String, Vec<SchemaRef>)],
+        memory: &Arc<StateMemory>,
     ) -> Result<(Self, Recovered)> {
         let (files, id) = (directory.files(), directory.query_id(name)?);
         let folder = format!("queries/{id}");
@@ -126,7 +131,7 @@ impl QueryStore {
         let term = begin_term(files.as_ref(), &folder)?;
         let mut store =
             Self { files: Arc::clone(files), folder, id, name: name.to_owned(), term, journal, kept: Vec::new() };
-        let recovered = store.recover(records, contracts)?;
+        let recovered = store.recover(records, contracts, memory)?;
         Ok((store, recovered))
     }
 
@@ -225,9 +230,10 @@ impl QueryStore {
         &mut self,
         records: Vec<Entry<EpochRecord>>,
         contracts: &[(String, Vec<SchemaRef>)],
+        memory: &Arc<StateMemory>,
     ) -> Result<Recovered> {
         let mut damaged = Vec::new();
-        let recovered = self.recover_from(records, contracts, &mut damaged)?;
+        let recovered = self.recover_from(records, contracts, memory, &mut damaged)?;
         // The lineage behind an older checkpoint has replaced them, and their names will be needed.
         damaged.iter().try_for_each(|path| self.remove(path))?;
         let paths = manifest_paths(self.files.as_ref(), &self.folder)?;
@@ -240,6 +246,7 @@ impl QueryStore {
         &mut self,
         records: Vec<Entry<EpochRecord>>,
         contracts: &[(String, Vec<SchemaRef>)],
+        memory: &Arc<StateMemory>,
         damaged: &mut Vec<String>,
     ) -> Result<Recovered> {
         let mut manifests = read_manifests(self.files.as_ref(), &self.folder)?;
@@ -247,7 +254,7 @@ impl QueryStore {
         while let Some((path, candidate)) = manifests.pop() {
             let loaded = candidate.and_then(|manifest| {
                 check_contracts(&self.name, &manifest, contracts)?;
-                let stages = load_stages(self.files.as_ref(), &self.folder, &manifest, contracts);
+                let stages = load_stages(self.files.as_ref(), &self.folder, &manifest, contracts, memory);
                 Ok((manifest, stages?))
             });
             match loaded {
@@ -471,17 +478,28 @@ fn load_stages(
     folder: &str,
     manifest: &Manifest,
     contracts: &[(String, Vec<SchemaRef>)],
+    memory: &Arc<StateMemory>,
 ) -> Result<Vec<StageImage>> {
+    let mut share = MemoryShare::new(Arc::clone(memory));
+    let mut loaded = 0;
     let mut stages = Vec::new();
     for (record, (_, schemas)) in manifest.stages.iter().zip(contracts) {
         let mut leaves = Vec::new();
         for (index, leaf) in record.leaves.iter().enumerate() {
-            let mut image = LeafImage { calendar: leaf.calendar.clone(), ..LeafImage::default() };
+            let mut image = LeafImage { calendar: leaf.calendar.clone(), counts: leaf.counts, ..LeafImage::default() };
             for part in &leaf.parts {
                 let schema = schemas.get(index).ok_or_else(|| Error::internal("a leaf without state has some"))?;
                 let known = manifest.files.iter().find(|file| file.name == part.file);
                 let file = known.ok_or_else(|| Error::internal(format!("{} is not listed", part.file)))?;
-                image.entries.extend(read_panes(read_state_file(files, folder, file)?, &part.panes, schema)?);
+                let mut entries = read_panes(read_state_file(files, folder, file)?, &part.panes, schema)?;
+                let bytes: usize = entries.iter().map(|entry| entry.state.bytes()).sum();
+                if share.set(loaded + bytes) > 0 {
+                    entries.iter_mut().try_for_each(|entry| entry.state.spill(memory))?;
+                    share.set(loaded);
+                } else {
+                    loaded += bytes;
+                }
+                image.entries.extend(entries);
             }
             leaves.push(image);
         }
@@ -494,6 +512,22 @@ fn load_stages(
         });
     }
     Ok(stages)
+}
+
+/// The entries for each file, in order: as many as have [`FILE_ROWS`], so that a file fits into memory easily.
+fn in_files(entries: &[PaneEntry]) -> impl Iterator<Item = &[PaneEntry]> {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let is_full = |entry: &PaneEntry| {
+            rows += entry.state.row_count();
+            rows >= FILE_ROWS
+        };
+        let count = rest.iter().position(is_full).map_or(rest.len(), |last| last + 1);
+        let (file, others) = rest.split_at_checked(count)?;
+        rest = others;
+        (!file.is_empty()).then_some(file)
+    })
 }
 
 /// Writes checkpoints, away from the epochs.
@@ -548,15 +582,22 @@ impl CheckpointWriter {
                 manifest.files.push(file.clone());
             }
         }
-        if let Some((bytes, rows)) = write_panes(leaf)? {
-            // Unique, so that a file of an attempt that failed is never taken for this one.
-            let name = format!("{:020}-{name}-{}.parquet", manifest.epoch.0, uuid::Uuid::new_v4().simple());
-            let path = format!("{}/state/{name}", self.folder);
-            self.files.create(&path, &bytes).map_err(|error| failed(self.files.as_ref(), &path, error))?;
-            let crc32 = crc32fast::hash(&bytes);
-            manifest.files.push(FileRecord { name: name.clone(), bytes: bytes.len() as u64, rows, crc32 });
-            parts.push(PartRecord { file: name, panes: written.into_iter().collect() });
+        for entries in in_files(&leaf.entries) {
+            if let Some((bytes, rows)) = write_panes(leaf, entries)? {
+                let file = self.write_file(&bytes, rows, &format!("{:020}-{name}", manifest.epoch.0))?;
+                let panes = entries.iter().map(|entry| (entry.pane, entry.tag)).collect();
+                parts.push(PartRecord { file: file.name.clone(), panes });
+                manifest.files.push(file);
+            }
         }
-        Ok(LeafRecord { calendar: leaf.calendar.clone(), parts })
+        Ok(LeafRecord { calendar: leaf.calendar.clone(), counts: leaf.counts, parts })
+    }
+
+    fn write_file(&self, bytes: &[u8], rows: u64, name: &str) -> Result<FileRecord> {
+        // Unique, so that a file of an attempt that failed is never taken for this one.
+        let name = format!("{name}-{}.parquet", uuid::Uuid::new_v4().simple());
+        let path = format!("{}/state/{name}", self.folder);
+        self.files.create(&path, bytes).map_err(|error| failed(self.files.as_ref(), &path, error))?;
+        Ok(FileRecord { name, bytes: bytes.len() as u64, rows, crc32: crc32fast::hash(bytes) })
     }
 }

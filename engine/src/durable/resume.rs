@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::directory::StateDirectory;
+use super::files::Durability;
 use super::index::{DurableIndex, SharedIndex};
 use super::query_store::{QueryStore, Recovered};
 use super::wal::SharedWal;
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::executor::stream_contract;
 use crate::ingest::{Ingest, LogPlace, LoggedEvent, Resume};
 use crate::keeper::{CheckpointPolicy, Keeper};
-use crate::plan::StreamDefinition;
+use crate::plan::{StreamDefinition, StreamDurability};
 use crate::query::{PlannedQuery, Query};
 use crate::source::{InputIndex, Offset};
 
@@ -37,7 +38,8 @@ impl PlannedQuery {
     /// Fails if the kept state does not fit the query, is damaged, or another process has it.
     pub fn keep_in(self, directory: &StateDirectory, policy: CheckpointPolicy) -> Result<DurableQuery> {
         let contracts = self.stage.contracts()?;
-        let (store, recovered) = QueryStore::open(directory, &self.options.name, &contracts)?;
+        let (store, recovered) =
+            QueryStore::open(directory, &self.options.name, &contracts, &self.options.state_memory)?;
         let mut indexes = BTreeMap::new();
         for stream in &self.streams {
             indexes.insert(stream.name.clone(), Arc::new(store.index(&stream.name)?));
@@ -150,7 +152,10 @@ pub fn resume_streams(
                 let ingest = make(&group.stream)?;
                 let wal = match ingest.is_replayable() {
                     true => None,
-                    false => Some(directory.wal(&group.stream.name, &stream_contract(&group.stream))?),
+                    false => {
+                        let contract = stream_contract(&group.stream);
+                        Some(directory.wal(&group.stream.name, &contract, wal_durability(&group.stream)?)?)
+                    }
                 };
                 made.push((group, ingest, wal));
             }
@@ -185,6 +190,16 @@ pub fn resume_streams(
         }
     }
     Ok(ingests.into_iter().map(|slots| slots.into_iter().flatten().collect()).collect())
+}
+
+/// What the write-ahead log of a stream survives, if that is not what the directory does.
+fn wal_durability(stream: &StreamDefinition) -> Result<Option<Durability>> {
+    match stream.durability {
+        None => Ok(None),
+        Some(StreamDurability::PowerLoss) => Ok(Some(Durability::PowerLoss)),
+        Some(StreamDurability::ProcessCrash) => Ok(Some(Durability::ProcessCrash)),
+        Some(StreamDurability::None) => Err(Error::internal(format!("stream {} keeps nothing", stream.name))),
+    }
 }
 
 /// Queries that read a stream together, and what they know of its log.

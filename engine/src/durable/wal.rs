@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use super::files::{AppendFile, Files, SECTOR_BYTES, has_lost_sector};
 use super::journal::{cut_back, failed, sync};
 use super::record::corrupt;
+use super::room::FullDisk;
 use crate::error::{Error, Result};
 use crate::ingest::{LoggedEvent, Record};
 
@@ -216,11 +217,12 @@ impl SharedWal {
         }
         let frames = Arc::new(frames);
         let pause = self.with(|wal| Ok(wal.files.room_pause())).await?;
+        let mut full_disk = FullDisk::new("the input");
         loop {
             let frames = Arc::clone(&frames);
             match self.with(move |wal| wal.append(&frames)).await {
                 Err(error) if error.is_disk_full() => {
-                    tracing::error!(%error, "the disk is full, the input waits for room");
+                    full_disk.say(&error);
                     tokio::time::sleep(pause).await;
                 }
                 other => return other,

@@ -14,7 +14,7 @@ use crate::executor::stage::StageOptions;
 use crate::executor::unbounded::Unbounded;
 use crate::nodes::{Bindings, SlotId};
 use crate::program::{AggregatePlans, Program, Shape, Template};
-use crate::state::{KeyRouter, PaneStore};
+use crate::state::{Batches, KeyRouter, PaneStore, StateMemory};
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
@@ -32,7 +32,7 @@ pub(crate) enum State {
 }
 
 impl State {
-    pub(super) fn new(program: &Program, windows: &[WindowSpec], options: StageOptions) -> Result<Self> {
+    pub(super) fn new(program: &Program, windows: &[WindowSpec], options: &StageOptions) -> Result<Self> {
         Ok(match &program.shape {
             Shape::Finite(plan) => Self::Finite { plan: Some(plan.clone()) },
             Shape::Stateless(_) => Self::Stateless { ready: Vec::new() },
@@ -61,11 +61,11 @@ impl State {
                 let Some(store) = stores.get_mut(leaf) else { return Err(Error::internal("no such leaf")) };
                 for ((pane, tag), batches) in states {
                     store.add(pane, tag, batches);
-                    if store.get(pane, tag).len() >= UNMERGED_ROW_BATCHES {
-                        let batches = store.take(pane, tag);
+                    if store.recent(pane, tag).len() >= UNMERGED_ROW_BATCHES {
+                        let batches = store.take_recent(pane, tag);
                         let schema = batches.first().map(RecordBatch::schema);
-                        let whole = schema.map(|schema| concat_rows(&schema, &batches)).transpose()?;
-                        store.add(pane, tag, whole.into_iter().collect());
+                        let whole: Option<_> = schema.map(|schema| concat_rows(&schema, &batches)).transpose()?;
+                        store.put(pane, tag, whole.into_iter().collect::<Vec<_>>().into());
                     }
                 }
                 Ok(())
@@ -82,7 +82,7 @@ impl State {
                     }
                 }
                 let mut parts = parts.into_iter();
-                for_each_shard(shards, move |_| {
+                for_each(shards, move |_| {
                     let part = parts.next().unwrap_or_default();
                     move |shard: &mut Shard| shard.add(part)
                 })
@@ -114,10 +114,13 @@ impl State {
                     let (program, plan) = (Arc::clone(program), plan.clone());
                     blocking(move || {
                         let mut bindings = Bindings::default();
-                        for (leaf, ((window, batches), input)) in seen.into_iter().zip(&program.inputs).enumerate() {
-                            let rows =
-                                batches.iter().map(|batch| input.with_bounds(batch, window)).collect::<Result<_>>();
-                            bindings.bind(SlotId(leaf), rows?);
+                        for (leaf, ((window, entries), input)) in seen.into_iter().zip(&program.inputs).enumerate() {
+                            let mut rows = Vec::new();
+                            for batch in entries.iter().map(Batches::read).collect::<Result<Vec<_>>>()?.iter().flatten()
+                            {
+                                rows.push(input.with_bounds(batch, window)?);
+                            }
+                            bindings.bind(SlotId(leaf), rows);
                         }
                         plan.run(bindings)
                     })
@@ -126,7 +129,7 @@ impl State {
             }
             Self::Aggregate { plans, shards, .. } => {
                 let [window] = windows else { return Err(Error::internal("an aggregate over several windows")) };
-                let of_shards = for_each_shard(shards, |_| {
+                let of_shards = for_each(shards, |_| {
                     let instants = instants.to_vec();
                     move |shard: &mut Shard| {
                         instants.iter().map(|instant| shard.window_state(*instant)).collect::<Result<Vec<_>>>()
@@ -177,6 +180,34 @@ impl State {
         }
     }
 
+    /// Writes state to disk until at least `bytes` of memory are free or nothing is left in it.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing is lost then.
+    pub(super) async fn spill(&mut self, bytes: usize, memory: &Arc<StateMemory>) -> Result<()> {
+        match self {
+            Self::Aggregate { shards, .. } => {
+                let share = bytes.div_ceil(shards.len().max(1));
+                for_each(shards, |_| {
+                    let memory = Arc::clone(memory);
+                    move |shard: &mut Shard| shard.spill(share, &memory)
+                })
+                .await?;
+            }
+            Self::Rows { stores, .. } => {
+                let share = bytes.div_ceil(stores.len().max(1));
+                for_each(stores, |_| {
+                    let memory = Arc::clone(memory);
+                    move |store: &mut PaneStore| store.spill(share, &memory)
+                })
+                .await?;
+            }
+            Self::Unbounded { state, .. } => state.partitions().spill(bytes, memory)?,
+            Self::Stateless { .. } | Self::Finite { .. } => {}
+        }
+        Ok(())
+    }
+
     pub(super) fn rows_read(&self) -> u64 {
         match self {
             Self::Aggregate { shards, .. } => shards.iter().map(|shard| shard.rows_read).sum(),
@@ -200,28 +231,29 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     task.join().await.map_err(|error| Error::internal(format!("a task ended early: {error}")))?
 }
 
-/// Runs the work made for each shard on all shards at once; results in their order.
-async fn for_each_shard<T, W>(shards: &mut Vec<Shard>, mut work: impl FnMut(usize) -> W) -> Result<Vec<T>>
+/// Runs the work made for each part on all parts at once; results in their order.
+async fn for_each<P, T, W>(parts: &mut Vec<P>, mut work: impl FnMut(usize) -> W) -> Result<Vec<T>>
 where
+    P: Send + 'static,
     T: Send + 'static,
-    W: FnOnce(&mut Shard) -> Result<T> + Send + 'static,
+    W: FnOnce(&mut P) -> Result<T> + Send + 'static,
 {
-    let running: Vec<_> = std::mem::take(shards)
+    let running: Vec<_> = std::mem::take(parts)
         .into_iter()
         .enumerate()
-        .map(|(index, mut shard)| {
+        .map(|(index, mut part)| {
             let work = work(index);
             SpawnedTask::spawn_blocking(move || {
-                let result = work(&mut shard);
-                (shard, result)
+                let result = work(&mut part);
+                (part, result)
             })
         })
         .collect();
     let mut results = Vec::with_capacity(running.len());
     for task in running {
-        let (shard, result) =
+        let (part, result) =
             task.join().await.map_err(|error| Error::internal(format!("a task ended early: {error}")))?;
-        shards.push(shard);
+        parts.push(part);
         results.push(result);
     }
     results.into_iter().collect()

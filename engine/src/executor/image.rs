@@ -12,9 +12,7 @@ use crate::executor::shard::Shard;
 use crate::executor::stage::Stage;
 use crate::plan::{Input, StreamDefinition};
 use crate::program::Shape;
-use crate::state::{KeyRouter, PaneStore};
-use crate::time::EventTime;
-use crate::window::Pane;
+use crate::state::{Batches, PaneStore};
 
 impl Stage {
     /// What this stage and its views hold, views first; the entries are those that changed since the last call.
@@ -31,6 +29,7 @@ impl Stage {
         leaves.resize_with(calendars.len(), LeafImage::default);
         for (index, (leaf, calendar)) in leaves.iter_mut().zip(calendars).enumerate() {
             leaf.calendar = calendar;
+            leaf.counts = self.counts.get(index).copied().unwrap_or_default();
             leaf.window = self.windows.get(index).copied();
         }
         images.push(StageImage {
@@ -47,9 +46,9 @@ impl Stage {
     pub(crate) fn forget_images(&mut self) {
         self.views.iter_mut().for_each(|view| view.stage.forget_images());
         match &mut self.state {
-            State::Aggregate { shards, .. } => shards.iter_mut().for_each(Shard::forget_image),
+            State::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.panes().forget_image()),
             State::Rows { stores, .. } => stores.iter_mut().for_each(PaneStore::forget_image),
-            State::Unbounded { state, .. } => state.forget_image(),
+            State::Unbounded { state, .. } => state.partitions().forget_image(),
             State::Stateless { .. } | State::Finite { .. } => {}
         }
     }
@@ -76,6 +75,9 @@ impl Stage {
         self.evaluated = image.evaluated;
         for (calendar, leaf) in self.calendars.iter_mut().zip(&image.leaves) {
             leaf.calendar.iter().for_each(|(pane, tag)| calendar.note(*pane, *tag));
+        }
+        for (counts, leaf) in self.counts.iter_mut().zip(&image.leaves) {
+            *counts = leaf.counts;
         }
         if let (true, State::Finite { plan }) = (image.is_done, &mut self.state) {
             *plan = None;
@@ -158,36 +160,29 @@ pub(crate) fn stream_contract(stream: &StreamDefinition) -> String {
 
 /// Whether an option decides which rows a stream has, and not only how they come or are kept.
 fn is_meaning(option: &str) -> bool {
-    !["rate", "reconnect", "watch_interval", "durability", "bad_data"].contains(&option)
+    !["rate", "rate_limit", "reconnect", "watch_interval", "durability", "bad_data"].contains(&option)
 }
 
 impl State {
     /// What each leaf holds, so far as the state knows it.
     fn image(&mut self, key_partitions: u32) -> Vec<LeafImage> {
         match self {
-            Self::Aggregate { shards, router, .. } => vec![shards_image(shards, router)],
-            Self::Rows { stores, .. } => stores.iter_mut().map(|store| store_image(store, key_partitions)).collect(),
+            Self::Aggregate { shards, router, .. } => {
+                vec![LeafImage { key_columns: router.key_columns, key_partitions, ..shards_image(shards) }]
+            }
+            Self::Rows { stores, .. } => {
+                stores.iter_mut().map(|store| LeafImage { key_partitions, ..store_image(store) }).collect()
+            }
             Self::Unbounded { state, .. } => {
-                let router = *state.router();
-                let (live, changed) = state.image();
-                let entry = |number: usize| Pane(i64::try_from(number).unwrap_or(i64::MAX));
-                let entries = changed.into_iter();
-                let entries =
-                    entries.map(|(number, batches)| PaneEntry { pane: entry(number), tag: EventTime(0), batches });
-                vec![LeafImage {
-                    key_columns: router.key_columns,
-                    key_partitions: router.partitions,
-                    live: live.into_iter().map(|number| (entry(number), EventTime(0))).collect(),
-                    entries: entries.collect(),
-                    ..LeafImage::default()
-                }]
+                let key_columns = state.router().key_columns;
+                vec![LeafImage { key_columns, key_partitions, ..store_image(state.partitions()) }]
             }
             Self::Stateless { .. } | Self::Finite { .. } => Vec::new(),
         }
     }
 
     fn put_back(&mut self, leaf: usize, entries: Vec<PaneEntry>) -> Result<()> {
-        for PaneEntry { pane, tag, batches } in entries {
+        for PaneEntry { pane, tag, state: batches } in entries {
             match self {
                 Self::Aggregate { shards, .. } => {
                     let shard = shards.first_mut().ok_or_else(|| Error::internal("an aggregate has no shard"))?;
@@ -197,9 +192,7 @@ impl State {
                     let store = stores.get_mut(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
                     store.put(pane, tag, batches);
                 }
-                Self::Unbounded { state, .. } => {
-                    state.put(usize::try_from(pane.0).unwrap_or_default(), batches);
-                }
+                Self::Unbounded { state, .. } => state.partitions().put(pane, tag, batches),
                 Self::Stateless { .. } | Self::Finite { .. } => {
                     return Err(Error::internal("a query without state was given some"));
                 }
@@ -209,31 +202,28 @@ impl State {
     }
 }
 
-fn shards_image(shards: &mut [Shard], router: &KeyRouter) -> LeafImage {
+/// The image of all shards. An entry that changed in one of them is taken from all: its file replaces the one before.
+fn shards_image(shards: &mut [Shard]) -> LeafImage {
     let mut live = BTreeSet::new();
     let mut changed = BTreeSet::new();
     for shard in shards.iter_mut() {
-        let (entries, new) = shard.image();
+        let (entries, new) = shard.panes().image();
         live.extend(entries);
-        changed.extend(new);
+        changed.extend(new.into_iter().map(|entry| (entry.pane, entry.tag)));
     }
-    let entries = changed.into_iter().filter(|pair| live.contains(pair)).map(|(pane, tag)| {
-        let batches = shards.iter().flat_map(|shard| shard.entry((pane, tag)).iter().cloned());
-        PaneEntry { pane, tag, batches: batches.collect() }
+    let entries = changed.into_iter().map(|(pane, tag)| {
+        let mut state = Batches::default();
+        shards
+            .iter_mut()
+            .filter_map(|shard| shard.panes().entry(pane, tag))
+            .for_each(|part| state.append(part.clone()));
+        PaneEntry { pane, tag, state }
     });
     let entries = entries.collect();
-    LeafImage {
-        key_columns: router.key_columns,
-        key_partitions: router.partitions,
-        live: live.into_iter().collect(),
-        entries,
-        ..LeafImage::default()
-    }
+    LeafImage { live: live.into_iter().collect(), entries, ..LeafImage::default() }
 }
 
-fn store_image(store: &mut PaneStore, key_partitions: u32) -> LeafImage {
-    let (live, changed) = store.image();
-    let entries = changed.into_iter().filter(|pair| live.binary_search(pair).is_ok());
-    let entries = entries.map(|(pane, tag)| PaneEntry { pane, tag, batches: store.get(pane, tag).to_vec() }).collect();
-    LeafImage { key_columns: 0, key_partitions, live, entries, ..LeafImage::default() }
+fn store_image(store: &mut PaneStore) -> LeafImage {
+    let (live, entries) = store.image();
+    LeafImage { live, entries, ..LeafImage::default() }
 }

@@ -1,6 +1,5 @@
 //! The share of an aggregate's state that one task owns: a range of key partitions.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
@@ -9,7 +8,7 @@ use crate::arrays::concat_rows;
 use crate::error::Result;
 use crate::executor::assign::PaneTag;
 use crate::program::AggregatePlans;
-use crate::state::{KeyRouter, MERGE_DIRECTLY_PANES, PaneStore, Stacks};
+use crate::state::{Batches, KeyRouter, MERGE_DIRECTLY_PANES, PaneStore, Stacks, StateMemory};
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
@@ -43,8 +42,11 @@ impl Shard {
     pub(crate) fn add(&mut self, deltas: Vec<(PaneTag, RecordBatch)>) -> Result<()> {
         for ((pane, tag), state) in deltas {
             self.panes.add(pane, tag, vec![state]);
-            if is_worth_merging(self.panes.get(pane, tag)) {
-                self.merge_entry(pane, tag)?;
+            // What is on disk stays there until it is read anyway.
+            if is_worth_merging(self.panes.recent(pane, tag)) {
+                let batches = self.panes.take_recent(pane, tag);
+                let merged = self.merge(batches)?;
+                self.panes.put(pane, tag, merged.into());
             }
         }
         Ok(())
@@ -52,12 +54,12 @@ impl Shard {
 
     /// Merges the batches of a pane and tag.
     fn merge_entry(&mut self, pane: Pane, tag: EventTime) -> Result<()> {
-        if self.panes.get(pane, tag).len() < 2 {
+        if !self.panes.is_in_pieces(pane, tag) {
             return Ok(());
         }
-        let batches = self.panes.take(pane, tag);
+        let batches = self.panes.take(pane, tag)?;
         let merged = self.merge(batches)?;
-        self.panes.put(pane, tag, merged);
+        self.panes.put(pane, tag, merged.into());
         Ok(())
     }
 
@@ -80,7 +82,11 @@ impl Shard {
         let (first, end) = self.window.panes_of(instant);
         self.seal(instant, (first, end))?;
         let Some(mut stacks) = self.stacks.take() else {
-            return Ok(self.panes.visible(&self.window, instant));
+            let mut state = Vec::new();
+            for batches in self.panes.visible(&self.window, instant) {
+                state.extend(batches.read()?);
+            }
+            return Ok(state);
         };
         let Self { plans, rows_read, panes, window, .. } = self;
         let mut merge = |state: Vec<RecordBatch>| {
@@ -92,7 +98,7 @@ impl Shard {
         let mut state = in_time?;
         for (pane, tag) in self.panes.tags(first, end) {
             if tag <= instant && tag != self.window.first_instant(pane) {
-                state.extend_from_slice(self.panes.get(pane, tag));
+                state.extend(self.panes.read(pane, tag)?);
             }
         }
         Ok(state)
@@ -109,7 +115,10 @@ impl Shard {
             let mut late: Vec<_> = pair.iter().map(|(_, tag)| *tag).filter(|tag| *tag != natural).collect();
             self.merge_entry(pane, natural)?;
             if let (Some(oldest), true) = (late.first().copied(), late.len() > 1) {
-                let batches = late.drain(..).flat_map(|tag| self.panes.take(pane, tag)).collect();
+                let mut batches = Vec::new();
+                for tag in late.drain(..) {
+                    batches.extend(self.panes.take(pane, tag)?);
+                }
                 self.panes.add(pane, oldest, batches);
                 self.merge_entry(pane, oldest)?;
             }
@@ -125,7 +134,7 @@ impl Shard {
             first.rows_read = self.rows_read;
         }
         for (pane, tag, batches) in self.panes.into_entries() {
-            for batch in batches {
+            for batch in batches.read()? {
                 for (shard, rows) in router.split(batch)? {
                     if let Some(shard) = shards.get_mut(shard) {
                         shard.panes.add(pane, tag, vec![rows]);
@@ -142,23 +151,27 @@ impl Shard {
     }
 
     /// Puts state back that was taken out.
-    pub(crate) fn put(&mut self, pane: Pane, tag: EventTime, state: Vec<RecordBatch>) {
+    pub(crate) fn put(&mut self, pane: Pane, tag: EventTime, state: Batches) {
         self.panes.put(pane, tag, state);
     }
 
-    /// Every entry, and those that changed since the last call.
-    pub(crate) fn image(&mut self) -> (Vec<PaneTag>, BTreeSet<PaneTag>) {
-        self.panes.image()
+    /// Its pane state.
+    pub(crate) const fn panes(&mut self) -> &mut PaneStore {
+        &mut self.panes
     }
 
-    /// Takes every entry as changed.
-    pub(crate) fn forget_image(&mut self) {
-        self.panes.forget_image();
-    }
-
-    /// The batches of an entry.
-    pub(crate) fn entry(&self, (pane, tag): PaneTag) -> &[RecordBatch] {
-        self.panes.get(pane, tag)
+    /// Writes state to disk until at least `bytes` of memory are free or nothing is left in it.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing is lost then.
+    pub(crate) fn spill(&mut self, bytes: usize, memory: &StateMemory) -> Result<()> {
+        let before = self.panes.bytes();
+        self.panes.spill(bytes, memory)?;
+        let freed = before - self.panes.bytes();
+        match &mut self.stacks {
+            Some(stacks) if freed < bytes => stacks.spill(bytes - freed, memory),
+            _ => Ok(()),
+        }
     }
 
     /// The memory of the state and what is derived from it.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
 use crate::executor::held::{State, blocking};
 use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
@@ -18,7 +20,7 @@ use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
 use crate::plan::Input;
 use crate::program::{Explanation, Program, Shape};
-use crate::state::Calendar;
+use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
 use crate::window::WindowSpec;
 
@@ -26,7 +28,7 @@ use crate::window::WindowSpec;
 const INSTANTS_AT_ONCE: usize = 32;
 
 /// How a stage is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct StageOptions {
     /// Plans run at once, and shards of aggregate state.
     pub(crate) tasks: usize,
@@ -34,6 +36,10 @@ pub(crate) struct StageOptions {
     pub(crate) key_partitions: u32,
     /// State rows in a window from which its key partitions are spread over all tasks.
     pub(crate) shared_rows: u64,
+    /// The limit on state, shared with other queries.
+    pub(crate) memory: Arc<StateMemory>,
+    /// Where plans run: their memory pool and temporary files.
+    pub(crate) runtime: Arc<RuntimeEnv>,
 }
 
 /// Where a leaf's rows come from.
@@ -86,10 +92,11 @@ pub(crate) struct Stage {
     pub(super) windows: Vec<WindowSpec>,
     pub(super) calendars: Vec<Calendar>,
     pub(super) state: State,
+    share: MemoryShare,
     pub(super) options: StageOptions,
     /// All instants up to here have been evaluated.
     pub(super) evaluated: EventTime,
-    counts: Vec<RowCounts>,
+    pub(super) counts: Vec<RowCounts>,
     instants: u64,
 }
 
@@ -116,8 +123,8 @@ impl Stage {
                     Input::View(view) => match views.iter().position(|known| known.name == view.name) {
                         Some(index) => StageInput::View(index),
                         None => {
-                            let program = Program::compile(view.query.clone()).await?;
-                            let stage = Self::build(program, options, stream_of).await?;
+                            let program = Program::compile(view.query.clone(), &options.runtime).await?;
+                            let stage = Self::build(program, options.clone(), stream_of).await?;
                             views.push(View { name: view.name.clone(), stage, rows: 0 });
                             StageInput::View(views.len() - 1)
                         }
@@ -125,7 +132,7 @@ impl Stage {
                 });
             }
             let windows = program.inputs.iter().filter_map(|leaf| leaf.table().window().copied()).collect::<Vec<_>>();
-            let state = State::new(&program, &windows, options)?;
+            let state = State::new(&program, &windows, &options)?;
             let leaves = program.inputs.len();
             Ok(Self {
                 program: Arc::new(program),
@@ -134,6 +141,7 @@ impl Stage {
                 windows,
                 calendars: vec![Calendar::default(); leaves],
                 state,
+                share: MemoryShare::new(Arc::clone(&options.memory)),
                 options,
                 evaluated: EventTime(i64::MIN),
                 counts: vec![RowCounts::default(); leaves],
@@ -277,7 +285,30 @@ impl Stage {
             states.extend(delta.state);
         }
         self.state.add(leaf, states).await?;
+        self.stay_within_memory().await?;
         Ok(late)
+    }
+
+    /// Writes state to disk while all state together exceeds its limit; waits while the disk has no room either.
+    async fn stay_within_memory(&mut self) -> Result<()> {
+        let mut full_disk = FullDisk::new("the query, whose state exceeds its memory,");
+        let mut excess = self.share.set(self.state.bytes());
+        while excess > 0 {
+            match self.state.spill(excess, self.share.memory()).await {
+                Err(error) if error.is_disk_full() => {
+                    full_disk.say(&error);
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                }
+                ended => ended?,
+            }
+            let before = excess;
+            excess = self.share.set(self.state.bytes());
+            if excess >= before {
+                // What is left is derived from panes and cannot go.
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn update_endless(&mut self, leaf: usize, units: Vec<Unit>) -> Result<()> {
@@ -336,6 +367,7 @@ impl Stage {
                     return Ok(Vec::new());
                 }
                 let rows = state.update(std::mem::take(ready))?;
+                self.stay_within_memory().await?;
                 Ok(vec![Emission { instant: None, rows }])
             }
             State::Aggregate { .. } | State::Rows { .. } => self.evaluate_windows(watermark).await,
@@ -376,6 +408,7 @@ impl Stage {
         let results = self.state.evaluate(&self.program, &self.windows, &instants, self.options.tasks).await?;
         self.state.spread(&self.options)?;
         self.evict();
+        self.stay_within_memory().await?;
         let emissions = instants.into_iter().zip(results);
         Ok(emissions.map(|(instant, rows)| Emission { instant: Some(instant), rows }).collect())
     }

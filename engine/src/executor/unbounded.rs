@@ -1,6 +1,6 @@
 //! A GROUP BY over endless rows: one open pane, of which each micro-batch shows the groups it changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::arrow::array::BooleanArray;
@@ -11,29 +11,29 @@ use datafusion::arrow::row::{RowConverter, SortField};
 use crate::arrays::concat_rows;
 use crate::error::Result;
 use crate::program::AggregatePlans;
-use crate::state::{KeyRouter, byte_size};
+use crate::state::{KeyRouter, PaneStore};
 use crate::time::EventTime;
-use crate::window::Window;
+use crate::window::{Pane, Window};
 
 /// The state of every group seen, by key partition so that an epoch reads only the partitions it touches.
 #[derive(Debug)]
 pub(crate) struct Unbounded {
     plans: Arc<AggregatePlans>,
     router: KeyRouter,
-    partitions: BTreeMap<usize, Vec<RecordBatch>>,
-    /// The partitions that changed since the last image.
-    changed: BTreeSet<usize>,
-    bytes: usize,
+    /// A pane for each key partition.
+    partitions: PaneStore,
 }
 
 /// There is no window here, and no plan asks for its bounds.
 const NO_WINDOW: Window = Window { start: EventTime(0), end: EventTime(0) };
+/// Every row may be seen at once.
+const TAG: EventTime = EventTime(0);
 
 impl Unbounded {
     pub(crate) fn new(plans: Arc<AggregatePlans>, partitions: u32) -> Self {
         // One shard for each key partition.
         let router = KeyRouter { key_columns: plans.key_columns, partitions, shards: partitions };
-        Self { plans, router, partitions: BTreeMap::new(), changed: BTreeSet::new(), bytes: 0 }
+        Self { plans, router, partitions: PaneStore::default() }
     }
 
     /// Takes in state rows and gives the result rows that are new or changed.
@@ -63,33 +63,19 @@ impl Unbounded {
         let mut before = Vec::new();
         let mut after = Vec::new();
         for (partition, rows) in added {
-            let known = self.partitions.remove(&partition).unwrap_or_default();
-            self.bytes = self.bytes.saturating_sub(byte_size(&known));
+            let pane = Pane(i64::try_from(partition).unwrap_or(i64::MAX));
+            let known = self.partitions.take(pane, TAG)?;
             before.extend(known.iter().cloned());
             let merged = self.plans.merge(known.into_iter().chain(rows).collect())?;
             after.extend(merged.iter().cloned());
-            self.put(partition, merged);
+            self.partitions.add(pane, TAG, merged);
         }
         Ok((before, after))
     }
 
-    /// Puts the state of a partition in its place.
-    pub(crate) fn put(&mut self, partition: usize, state: Vec<RecordBatch>) {
-        self.bytes += byte_size(&state);
-        self.changed.insert(partition);
-        self.partitions.insert(partition, state);
-    }
-
-    /// The number of every partition that has state, and the state of those that changed since the last call.
-    pub(crate) fn image(&mut self) -> (Vec<usize>, Vec<(usize, Vec<RecordBatch>)>) {
-        let changed = std::mem::take(&mut self.changed);
-        let states = changed.into_iter().filter_map(|number| Some((number, self.partitions.get(&number)?.clone())));
-        (self.partitions.keys().copied().collect(), states.collect())
-    }
-
-    /// Takes every partition as changed.
-    pub(crate) fn forget_image(&mut self) {
-        self.changed = self.partitions.keys().copied().collect();
+    /// The state, a pane for each key partition.
+    pub(crate) const fn partitions(&mut self) -> &mut PaneStore {
+        &mut self.partitions
     }
 
     /// The group keys and the partitions they are spread over.
@@ -103,7 +89,7 @@ impl Unbounded {
 
     /// The memory of the state.
     pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
+        self.partitions.bytes()
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{BooleanArray, UInt32Array};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
 
 use crate::arrays::take_rows;
 use crate::error::Result;
@@ -37,7 +38,7 @@ pub(crate) struct Delta {
 }
 
 /// Where the rows of an input went: `read = used + filtered + late + outside`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounts {
     /// Rows read.
     pub read: u64,

@@ -43,6 +43,8 @@ pub(crate) struct Record {
     pub(crate) event: LoggedEvent,
     /// The rows, unless only time has passed.
     pub(crate) block: Option<std::sync::Arc<Block>>,
+    /// How many rows could not be used.
+    pub(crate) bad: u64,
     /// The watermarks after this record.
     pub(crate) progress: Progress,
     /// When the record was logged, for measuring delay.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::Progress;
+use crate::ingest::{Progress, Record};
 use crate::source::{Offset, PartitionId};
 use crate::time::EventTime;
 
@@ -47,12 +47,30 @@ pub(crate) struct LogPlace {
     pub(crate) offsets: Vec<Offset>,
     /// The watermarks; `None` at the beginning, when the number of partitions is not known.
     pub(crate) progress: Option<Progress>,
+    /// What became of the rows before it.
+    #[serde(default)]
+    pub(crate) tally: Tally,
+}
+
+/// Rows of a stream, counted as they come in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// Rows logged.
+    pub(crate) rows: u64,
+    /// Rows that could not be used.
+    pub(crate) bad: u64,
+    /// Rows logged that were below the watermark of their partition.
+    pub(crate) behind: u64,
 }
 
 impl LogPlace {
     /// Moves behind a record.
-    pub(crate) fn pass(&mut self, seq: u64, event: &LoggedEvent, progress: &Progress) {
+    pub(crate) fn pass(&mut self, record: &Record) {
+        let Record { seq, event, progress, bad, block, .. } = record;
         self.seq = seq + 1;
+        self.tally.bad += bad;
+        self.tally.rows += record.row_count() as u64;
+        self.tally.behind += block.as_ref().map_or(0, |block| block.behind.len() as u64);
         if let LoggedEvent::Rows { partition, end, .. } = event {
             let index = usize::try_from(partition.0).unwrap_or(usize::MAX);
             if index < progress.partitions() {

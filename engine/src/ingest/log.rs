@@ -29,9 +29,17 @@ struct State {
     first: u64,
     records: VecDeque<Arc<Record>>,
     bytes: usize,
-    /// The next sequence number of each reader; `None` once it is gone.
-    readers: Vec<Option<u64>>,
+    readers: Vec<Option<Place>>,
     end: Option<End>,
+}
+
+/// Where a reader is; `None` in its stead once it is gone.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The number of the next record.
+    next: u64,
+    /// How much may wait for it, in bytes.
+    may_wait: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -67,7 +75,7 @@ impl StreamLog {
     pub(crate) fn reader(self: &Arc<Self>, seq: u64) -> LogReader {
         let mut state = self.state();
         let next = seq.max(state.first + state.records.len() as u64);
-        state.readers.push(Some(next));
+        state.readers.push(Some(Place { next, may_wait: self.limit_bytes }));
         LogReader { log: Arc::clone(self), index: state.readers.len() - 1, appended: self.appended.subscribe() }
     }
 
@@ -75,7 +83,7 @@ impl StreamLog {
     pub(crate) async fn append(&self, record: Record) {
         loop {
             let room = self.taken.notified();
-            if self.state().bytes <= self.limit_bytes {
+            if !self.is_full() {
                 break;
             }
             room.await;
@@ -87,6 +95,12 @@ impl StreamLog {
             state.drop_taken();
         }
         self.appended.send_modify(|count| *count += 1);
+    }
+
+    fn is_full(&self) -> bool {
+        let state = self.state();
+        let limit = state.readers.iter().flatten().map(|place| place.may_wait).min();
+        state.bytes > limit.unwrap_or(self.limit_bytes)
     }
 
     /// Says that nothing follows.
@@ -106,9 +120,14 @@ impl StreamLog {
 }
 
 impl State {
+    /// The number of the next record that a reader takes.
+    fn place_of(&self, reader: usize) -> Option<u64> {
+        self.readers.get(reader).copied().flatten().map(|place| place.next)
+    }
+
     fn drop_taken(&mut self) {
         let end = self.first + self.records.len() as u64;
-        let needed = self.readers.iter().flatten().copied().min().unwrap_or(end).min(end);
+        let needed = self.readers.iter().flatten().map(|place| place.next).min().unwrap_or(end).min(end);
         while self.first < needed {
             if let Some(record) = self.records.pop_front() {
                 self.bytes = self.bytes.saturating_sub(record.bytes());
@@ -123,7 +142,7 @@ impl LogReader {
     /// come before the record `end`.
     pub(crate) fn take(&mut self, max_rows: usize, end: u64) -> Vec<Arc<Record>> {
         let mut state = self.log.state();
-        let Some(next) = state.readers.get(self.index).copied().flatten() else { return Vec::new() };
+        let Some(next) = state.place_of(self.index) else { return Vec::new() };
         let skip = usize::try_from(next.saturating_sub(state.first)).unwrap_or(usize::MAX);
         let mut rows = 0;
         let mut taken = Vec::new();
@@ -134,8 +153,8 @@ impl LogReader {
             }
             taken.push(Arc::clone(record));
         }
-        if let Some(place) = state.readers.get_mut(self.index) {
-            *place = Some(next + taken.len() as u64);
+        if let Some(place) = state.readers.get_mut(self.index).and_then(Option::as_mut) {
+            place.next = next + taken.len() as u64;
         }
         state.drop_taken();
         drop(state);
@@ -143,24 +162,32 @@ impl LogReader {
         taken
     }
 
+    /// Says how much may wait for it, in bytes; the reader for which the least may decides.
+    pub(crate) fn let_wait(&self, bytes: usize) {
+        if let Some(place) = self.log.state().readers.get_mut(self.index).and_then(Option::as_mut) {
+            place.may_wait = bytes.min(self.log.limit_bytes);
+        }
+        self.log.taken.notify_one();
+    }
+
     /// The rows that could be taken now.
     pub(crate) fn waiting_rows(&self) -> usize {
         let state = self.log.state();
-        let Some(next) = state.readers.get(self.index).copied().flatten() else { return 0 };
+        let Some(next) = state.place_of(self.index) else { return 0 };
         let skip = usize::try_from(next.saturating_sub(state.first)).unwrap_or(usize::MAX);
         state.records.iter().skip(skip).map(|record| record.row_count()).sum()
     }
 
     /// The number of the next record it takes.
     pub(crate) fn place(&self) -> u64 {
-        self.log.state().readers.get(self.index).copied().flatten().unwrap_or(u64::MAX)
+        self.log.state().place_of(self.index).unwrap_or(u64::MAX)
     }
 
     /// Whether a record can be taken now.
     pub(crate) fn has_record(&self) -> bool {
         let state = self.log.state();
         let end = state.first + state.records.len() as u64;
-        state.readers.get(self.index).copied().flatten().is_some_and(|next| next < end)
+        state.place_of(self.index).is_some_and(|next| next < end)
     }
 
     /// Whether everything was taken and nothing follows.
@@ -185,7 +212,7 @@ impl LogReader {
 
     /// Whether what is kept has reached its limit, so that waiting for more is in vain.
     pub(crate) fn is_full(&self) -> bool {
-        self.log.state().bytes > self.log.limit_bytes
+        self.log.is_full()
     }
 
     /// Waits for a change since the last call: a record, the end, a failure.

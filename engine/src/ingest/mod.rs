@@ -8,6 +8,7 @@ mod event;
 mod log;
 mod partitions;
 mod progress;
+mod rate;
 mod reading;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +21,12 @@ use datafusion::arrow::record_batch::RecordBatch;
 
 pub use block::Block;
 pub(crate) use block::Record;
-pub(crate) use event::{LogPlace, LoggedEvent};
+pub(crate) use event::{LogPlace, LoggedEvent, Tally};
 pub use log::LOG_LIMIT_BYTES;
 pub(crate) use log::{LogReader, StreamLog};
 use partitions::Partitions;
 pub use progress::{Behind, Observed, Progress};
+use rate::RateLimit;
 pub(crate) use reading::Event;
 
 use crate::durable::{Frame, SharedWal};
@@ -46,6 +48,12 @@ pub struct IngestMetrics {
 }
 
 impl IngestMetrics {
+    /// Goes on counting where an earlier run was.
+    fn begin_at(tally: Tally) -> Self {
+        let Tally { rows, bad, behind } = tally;
+        Self { rows: rows.into(), bad_rows: bad.into(), late_rows: behind.into() }
+    }
+
     /// Rows logged.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
@@ -117,6 +125,16 @@ impl Recorder {
         Ok(Self { seq: place.seq, offsets, progress })
     }
 
+    /// Refuses rows that come before what was logged: nothing is read twice.
+    fn check_follows(&self, partition: PartitionId, start: Offset) -> Result<()> {
+        let known = self.offsets.get(usize::try_from(partition.0).unwrap_or(usize::MAX)).copied().unwrap_or(Offset(0));
+        if start >= known {
+            return Ok(());
+        }
+        let (partition, start, known) = (partition.0, start.0, known.0);
+        Err(Error::internal(format!("partition {partition} gave offset {start} again, which was read up to {known}")))
+    }
+
     fn reach(&mut self, partition: PartitionId, end: Offset) {
         if let Some(offset) = self.offsets.get_mut(usize::try_from(partition.0).unwrap_or(usize::MAX)) {
             *offset = end;
@@ -140,6 +158,7 @@ impl Ingest {
     #[must_use]
     pub fn resume(mut self, resume: Resume) -> Self {
         self.log = StreamLog::new(LOG_LIMIT_BYTES, resume.place.seq);
+        self.metrics = Arc::new(IngestMetrics::begin_at(resume.place.tally));
         self.resume = Mutex::new(Some(resume));
         self
     }
@@ -204,11 +223,15 @@ impl Ingest {
             }
         }
         partitions.leave_ended(&recorder.progress);
+        let mut limit = self.definition.rate_limit.map(RateLimit::new);
         while let Some(event) = self.next_event(&mut partitions).await {
             let mut events = vec![event];
             if wal.is_some() {
                 // Whatever is there shares one sync.
                 events.extend(std::iter::from_fn(|| partitions.try_next()).take(GROUPED_EVENTS));
+            }
+            if let Some(limit) = &mut limit {
+                limit.pass(events.iter().map(Event::row_count).sum()).await;
             }
             self.append_all(events, &mut recorder, wal.as_ref()).await?;
         }
@@ -286,8 +309,12 @@ impl Ingest {
     }
 
     fn record_of(&self, event: Event, recorder: &mut Recorder) -> Result<Record> {
-        let progress = &mut recorder.progress;
+        let bad_before = self.metrics.bad_rows();
         let mut block = None;
+        if let Event::Rows { partition, offsets, .. } = &event {
+            recorder.check_follows(*partition, offsets.start)?;
+        }
+        let progress = &mut recorder.progress;
         let event = match event {
             Event::Rows { partition, offsets, decoded, arrival } => {
                 self.set_aside(partition, &decoded.bad)?;
@@ -314,7 +341,8 @@ impl Ingest {
         let seq = recorder.seq;
         recorder.seq += 1;
         let progress = recorder.progress.clone();
-        Ok(Record { seq, event, block: block.map(Arc::new), progress, logged_at: Instant::now() })
+        let bad = self.metrics.bad_rows() - bad_before;
+        Ok(Record { seq, event, block: block.map(Arc::new), bad, progress, logged_at: Instant::now() })
     }
 
     /// The event time that rows without one get: when they came, or when they came the first time.

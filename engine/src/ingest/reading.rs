@@ -28,6 +28,16 @@ pub(crate) enum Event {
     Failed(Error),
 }
 
+impl Event {
+    /// The rows it brings, those that cannot be used included.
+    pub(super) fn row_count(&self) -> usize {
+        match self {
+            Self::Rows { decoded, .. } => decoded.batch.num_rows() + decoded.bad.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What was read and is perhaps still being decoded.
 enum Pending {
     Split(Range<Offset>, SpawnedTask<Result<Decoded>>),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -53,12 +54,12 @@ pub(crate) enum Shape {
 }
 
 impl Program {
-    /// Plans `logical`.
+    /// Plans `logical`; its plans run with the memory and temporary files of `runtime`.
     ///
     /// # Errors
     /// Fails on SQL that DataFusion cannot plan and on shapes that would need endless state.
-    pub(crate) async fn compile(logical: LogicalPlan) -> Result<Self> {
-        let planner = Planner::new();
+    pub(crate) async fn compile(logical: LogicalPlan, runtime: &Arc<RuntimeEnv>) -> Result<Self> {
+        let planner = Planner::new(runtime);
         let logical = total_order(exact_sums(planner.analyzed(logical)?)?)?;
         let planned = planner.physical(check_arithmetic(planner.optimized(&logical)?)?).await?;
         let schema = planned.schema();

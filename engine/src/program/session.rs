@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -24,7 +25,7 @@ pub(crate) struct Planner {
 
 impl Planner {
     /// A planner whose plans run in one partition and keep nothing between executions.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(runtime: &Arc<RuntimeEnv>) -> Self {
         let mut config = SessionConfig::new()
             .with_batch_size(PLAN_BATCH_ROWS)
             // Parallelism comes from running a plan on several inputs at once, never from inside it.
@@ -43,7 +44,11 @@ impl Planner {
         options.optimizer.enable_dynamic_filter_pushdown = false;
         // Executions of one plan would share the result of the subquery; as a join it is part of each.
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-        let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(runtime))
+            .with_default_features()
+            .build();
         let context = Arc::new(TaskContext::from(&state));
         Self { state, context, plans_made: AtomicU64::new(0) }
     }

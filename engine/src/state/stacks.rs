@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use datafusion::arrow::record_batch::RecordBatch;
 
 use crate::error::Result;
-use crate::state::pane_store::{PaneStore, byte_size};
+use crate::state::batches::{Batches, byte_size};
+use crate::state::memory::StateMemory;
+use crate::state::pane_store::PaneStore;
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
@@ -32,7 +34,7 @@ pub(crate) struct Stacks {
     block_panes: i64,
     suffix_block: i64,
     /// The merged panes from the key to the end of the block, for every second pane or so.
-    suffixes: BTreeMap<Pane, Vec<RecordBatch>>,
+    suffixes: BTreeMap<Pane, Batches>,
     prefix_block: i64,
     /// One past the last pane in the prefix.
     prefix_end: Pane,
@@ -78,13 +80,13 @@ impl Stacks {
             self.build_suffixes(block, (first, block_end), window, panes, merge)?;
             self.extend_prefix(block + 1, end, window, panes, merge)?;
             let (merged_from, suffix) = match self.suffixes.range(first..).next() {
-                Some((pane, suffix)) => (*pane, suffix.as_slice()),
-                None => (block_end, [].as_slice()),
+                Some((pane, suffix)) => (*pane, suffix.read()?),
+                None => (block_end, Vec::new()),
             };
             for (pane, tag) in in_time(panes, window, first, merged_from) {
-                state.extend_from_slice(panes.get(pane, tag));
+                state.extend(panes.read(pane, tag)?);
             }
-            state.extend_from_slice(suffix);
+            state.extend(suffix);
         }
         state.extend_from_slice(&self.prefix);
         state.extend_from_slice(&self.recent);
@@ -109,10 +111,13 @@ impl Stacks {
         let mut suffix: Vec<RecordBatch> = Vec::new();
         let tags: Vec<_> = in_time(panes, window, first, block_end).collect();
         for group in tags.rchunks(PANES_PER_MERGE).filter(|group| group.len() == PANES_PER_MERGE) {
-            let older = group.iter().flat_map(|(pane, tag)| panes.get(*pane, *tag).iter().cloned());
-            suffix = merge(older.chain(suffix).collect())?;
+            let mut older = Vec::new();
+            for (pane, tag) in group {
+                older.extend(panes.read(*pane, *tag)?);
+            }
+            suffix = merge(older.into_iter().chain(suffix).collect())?;
             if let Some((pane, _)) = group.first() {
-                self.suffixes.insert(*pane, suffix.clone());
+                self.suffixes.insert(*pane, suffix.clone().into());
             }
         }
         Ok(())
@@ -135,7 +140,7 @@ impl Stacks {
             self.recent_panes = 0;
         }
         for (pane, tag) in in_time(panes, window, self.prefix_end.min(end), end) {
-            self.recent.extend_from_slice(panes.get(pane, tag));
+            self.recent.extend(panes.read(pane, tag)?);
             self.recent_panes += 1;
             if self.recent_panes == PANES_PER_MERGE {
                 self.recent_panes = 0;
@@ -147,11 +152,26 @@ impl Stacks {
         Ok(())
     }
 
+    /// Writes suffixes to disk until at least `bytes` of memory are free or none is left in it, those first that are
+    /// needed last.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing is lost then.
+    pub(crate) fn spill(&mut self, bytes: usize, memory: &StateMemory) -> Result<()> {
+        let mut freed = 0;
+        for suffix in self.suffixes.values_mut().rev() {
+            if freed >= bytes {
+                break;
+            }
+            freed += suffix.bytes();
+            suffix.spill(memory)?;
+        }
+        Ok(())
+    }
+
     /// The memory of what is derived from panes.
     pub(crate) fn bytes(&self) -> usize {
-        byte_size(&self.prefix)
-            + byte_size(&self.recent)
-            + self.suffixes.values().map(|batches| byte_size(batches)).sum::<usize>()
+        byte_size(&self.prefix) + byte_size(&self.recent) + self.suffixes.values().map(Batches::bytes).sum::<usize>()
     }
 }
 

@@ -20,6 +20,7 @@ use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
 use millstream_engine::source::Source;
+use millstream_engine::state::StateMemory;
 use millstream_engine::testing::{EvenCut, run_scripts};
 use millstream_engine::time::SystemClock;
 use millstream_engine::{CheckpointPolicy, Error, Summary};
@@ -143,6 +144,8 @@ fn options(batch_rows: usize) -> QueryOptions {
         tasks: 1,
         key_partitions: 7,
         shared_rows: 4,
+        // A part of the runs, and so of the restarts, has its state on disk.
+        state_memory: StateMemory::new(if batch_rows % 2 == 0 { 4_000 } else { 1 << 30 }, std::env::temp_dir()),
         ..QueryOptions::default()
     }
 }

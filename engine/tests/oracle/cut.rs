@@ -1,6 +1,7 @@
 //! Ways to cut a log and to run a query, none of which may change a row.
 
 use millstream_engine::query::QueryOptions;
+use millstream_engine::state::StateMemory;
 use millstream_engine::testing::Cut;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -14,8 +15,17 @@ pub(crate) struct Way {
     pub(crate) records: usize,
     pub(crate) tasks: usize,
     pub(crate) key_partitions: u32,
+    /// The memory for state, in bytes.
+    pub(crate) memory: usize,
     pub(crate) seed: u64,
 }
+
+/// More than any test needs.
+pub(crate) const AMPLE: usize = 1 << 30;
+/// So little that some of the state is always on disk.
+const SCARCE: usize = 6_000;
+/// So little that all state goes to disk.
+const NONE: usize = 0;
 
 impl Way {
     pub(crate) fn options(&self) -> QueryOptions {
@@ -24,6 +34,7 @@ impl Way {
             tasks: self.tasks,
             key_partitions: self.key_partitions,
             shared_rows: 4,
+            state_memory: StateMemory::new(self.memory, std::env::temp_dir()),
             ..QueryOptions::default()
         }
     }
@@ -36,10 +47,10 @@ impl Way {
 /// Rows one by one, a few at a time, and all at once, on one to three tasks.
 pub(crate) fn ways(seed: u64) -> [Way; 4] {
     [
-        Way { block_rows: 1, records: 1, tasks: 1, key_partitions: 1, seed },
-        Way { block_rows: 3, records: 4, tasks: 3, key_partitions: 7, seed },
-        Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 1024, seed },
-        Way { block_rows: usize::MAX, records: usize::MAX, tasks: 2, key_partitions: 7, seed },
+        Way { block_rows: 1, records: 1, tasks: 1, key_partitions: 1, memory: AMPLE, seed },
+        Way { block_rows: 3, records: 4, tasks: 3, key_partitions: 7, memory: SCARCE, seed },
+        Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 1024, memory: NONE, seed },
+        Way { block_rows: usize::MAX, records: usize::MAX, tasks: 2, key_partitions: 7, memory: AMPLE, seed },
     ]
 }
 

@@ -185,6 +185,8 @@ impl Log {
             }),
             schema,
             bad_data: BadData::DeadLetter,
+            durability: None,
+            rate_limit: None,
             options: Vec::new(),
         })
     }

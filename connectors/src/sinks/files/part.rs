@@ -10,8 +10,8 @@ use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
 use millstream_engine::Result;
 use millstream_engine::batch::Epoch;
+use millstream_engine::durable::{FullDisk, ROOM_PAUSE};
 
-use super::super::ROOM_PAUSE;
 use super::super::text::{write_csv, write_json};
 use super::{FileFormat, failed};
 
@@ -128,10 +128,11 @@ struct Patient {
 
 impl Write for Patient {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut full_disk = FullDisk::new(format!("the sink's file {}", self.path.display()));
         loop {
             match self.file.write(bytes) {
                 Err(error) if error.kind() == ErrorKind::StorageFull => {
-                    tracing::error!(path = %self.path.display(), %error, "the disk is full, the sink waits for room");
+                    full_disk.say(&error);
                     std::thread::sleep(ROOM_PAUSE);
                 }
                 other => return other,
