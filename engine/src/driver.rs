@@ -250,7 +250,7 @@ impl Driver {
             batch.records += records.len();
             batch.bytes += records.iter().map(|record| record.bytes()).sum::<usize>();
             batch.rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
-            batch.units.push(units_of(&records));
+            batch.units.push(units_of(records.iter().filter_map(|record| record.block.clone()), UNIT_ROWS));
             let events =
                 if self.keeper.is_some() { records.iter().map(|r| r.event.clone()).collect() } else { Vec::new() };
             batch.logged.push(StreamRecords { from, events });
@@ -339,6 +339,23 @@ impl Driver {
 }
 
 impl MicroBatch {
+    /// Takes in the records of the micro-batch that follows, in units of this many rows.
+    pub(crate) fn append(&mut self, next: Self, unit_rows: usize) {
+        for (units, more) in self.units.iter_mut().zip(next.units) {
+            *units = units_of(std::mem::take(units).into_iter().chain(more).flatten(), unit_rows);
+        }
+        self.records += next.records;
+        self.rows += next.rows;
+        self.bytes += next.bytes;
+        self.logged_at = self.logged_at.max(next.logged_at);
+        self.watermark = self.watermark.max(next.watermark);
+    }
+
+    /// How many rows it has.
+    pub(crate) const fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// What its records say, for the journal.
     pub(crate) fn take_logged(&mut self) -> Vec<StreamRecords> {
         std::mem::take(&mut self.logged)
@@ -352,18 +369,18 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Blocks put together until they are worth an execution.
-fn units_of(records: &[Arc<Record>]) -> Vec<Vec<Arc<Block>>> {
+/// Blocks put together until they have as many rows as are worth an execution.
+fn units_of(blocks: impl Iterator<Item = Arc<Block>>, unit_rows: usize) -> Vec<Vec<Arc<Block>>> {
     let mut units: Vec<Vec<Arc<Block>>> = Vec::new();
-    let mut rows = UNIT_ROWS;
-    for block in records.iter().filter_map(|record| record.block.as_ref()) {
-        if rows >= UNIT_ROWS {
+    let mut rows = unit_rows;
+    for block in blocks {
+        if rows >= unit_rows {
             units.push(Vec::new());
             rows = 0;
         }
         rows += block.rows.num_rows();
         if let Some(unit) = units.last_mut() {
-            unit.push(Arc::clone(block));
+            unit.push(block);
         }
     }
     units

@@ -23,6 +23,11 @@ use crate::query::{QueryProgress, Recovery};
 use crate::sink::{Guarantee, Sink};
 use crate::time::{Clock, SystemClock};
 
+/// Rows of committed epochs whose state is rebuilt together; watermarks of windows in between are passed at once.
+const REPLAYED_ROWS: u64 = 1 << 20;
+/// Rows that go through the update plan together then: the more, the fewer state rows come out.
+const REPLAYED_UNIT_ROWS: usize = 1 << 19;
+
 /// How checkpoints are paced.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckpointPolicy {
@@ -298,65 +303,101 @@ impl Driver {
             self.stage.put_back(&mut stages.into_iter())?;
         }
         let total = recovered.epochs.len() as u64;
-        let started = Instant::now();
-        for (done, logged) in (0..).zip(recovered.epochs) {
-            let recovery = Some(Recovery { epochs_done: done, epochs: total });
+        let (started, rows_before) = (Instant::now(), self.counters.rows_read);
+        let mut epochs = recovered.epochs.into_iter();
+        while epochs.len() > 0 {
+            let recovery = Some(Recovery { epochs_done: total - epochs.len() as u64, epochs: total });
             progress.send_replace(QueryProgress { recovery, ..self.progress(self.watermark(), Duration::ZERO) });
             tokio::select! {
                 biased;
                 () = stopped(stop) => return Ok(true),
-                ended = self.run_again(logged, ledger, sink) => ended?,
+                ended = self.run_again(&mut epochs, ledger, sink) => ended?,
             }
         }
         if total > 0 {
-            tracing::info!(epochs = total, elapsed = ?started.elapsed(), "rebuilt the state from its lineage");
+            let rows = self.counters.rows_read - rows_before;
+            tracing::info!(epochs = total, rows, elapsed = ?started.elapsed(), "rebuilt the state from its lineage");
         }
         progress.send_replace(self.progress(self.watermark(), Duration::ZERO));
         Ok(false)
     }
 
-    async fn run_again(&mut self, logged: LoggedEpoch, ledger: Option<Epoch>, sink: &mut dyn Sink) -> Result<()> {
-        let LoggedEpoch { intent, commit } = logged;
+    /// Runs the next of the logged epochs again, several at once where only their state is wanted.
+    async fn run_again(
+        &mut self,
+        epochs: &mut std::vec::IntoIter<LoggedEpoch>,
+        ledger: Option<Epoch>,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let mut together: Option<(MicroBatch, u64, Commit)> = None;
+        while together.as_ref().is_none_or(|(batch, ..)| batch.rows() < REPLAYED_ROWS)
+            && let Some(logged) = epochs.next()
+        {
+            let LoggedEpoch { intent, commit } = logged;
+            let batch = self.batch_again(&intent).await?;
+            let Some(commit) = commit else {
+                self.rebuild(together).await?;
+                return self.finish_in_hand(batch, ledger, sink).await;
+            };
+            match &mut together {
+                Some((known, count, last)) => {
+                    known.append(batch, REPLAYED_UNIT_ROWS);
+                    (*count, *last) = (*count + 1, commit);
+                }
+                None => together = Some((batch, 1, commit)),
+            }
+        }
+        self.rebuild(together).await
+    }
+
+    /// The micro-batch that an intent names.
+    async fn batch_again(&mut self, intent: &Intent) -> Result<MicroBatch> {
         let mut taken = Vec::new();
         for (index, records) in intent.streams.iter().enumerate() {
             taken.push(self.take_until(index, records.end()).await?);
         }
         let mut batch = self.batch_of(taken);
-        if batch.watermark != intent.watermark || batch.take_logged() != intent.streams {
-            return Err(Error::state(
-                format!(
-                    "epoch {} cannot be repeated: its input gives watermark {} instead of {}",
-                    intent.epoch, batch.watermark, intent.watermark
-                ),
-                "restore the input as it was, or start again with a new state directory",
-            ));
+        if batch.watermark == intent.watermark && batch.take_logged() == intent.streams {
+            return Ok(batch);
         }
+        Err(Error::state(
+            format!(
+                "epoch {} cannot be repeated: its input gives watermark {} instead of {}",
+                intent.epoch, batch.watermark, intent.watermark
+            ),
+            "restore the input as it was, or start again with a new state directory",
+        ))
+    }
+
+    /// Brings the state to what it was after so many committed epochs, the last of which had this commit.
+    async fn rebuild(&mut self, epochs: Option<(MicroBatch, u64, Commit)>) -> Result<()> {
+        let Some((batch, count, commit)) = epochs else { return Ok(()) };
+        let started = Instant::now();
+        self.update(&batch).await?;
+        self.stage.pass(batch.watermark)?;
+        self.counters = commit.counters;
+        self.epoch = commit.epoch.next();
+        if let Some(keeper) = self.keeper.as_mut() {
+            keeper.sink_epoch = commit.sink_epoch;
+            keeper.epochs_since += count;
+            keeper.updating += started.elapsed();
+        }
+        Ok(())
+    }
+
+    /// Runs the epoch that was not committed, wholly.
+    async fn finish_in_hand(&mut self, batch: MicroBatch, ledger: Option<Epoch>, sink: &mut dyn Sink) -> Result<()> {
         if let Some(keeper) = self.keeper.as_mut() {
             keeper.update_started = Instant::now();
         }
         self.update(&batch).await?;
-        match commit {
-            Some(commit) => {
-                self.stage.pass(batch.watermark)?;
-                self.counters = commit.counters;
-                self.epoch = self.epoch.next();
-                if let Some(keeper) = self.keeper.as_mut() {
-                    keeper.sink_epoch = commit.sink_epoch;
-                    keeper.epochs_since += 1;
-                    keeper.updating += keeper.update_started.elapsed();
-                }
-                Ok(())
-            }
-            None => {
-                let staged = self.evaluate(&batch, sink).await?;
-                // Where the ledger has the epoch, the sink leaves it as it is.
-                if staged > 0 {
-                    sink.commit(self.epoch).await?;
-                }
-                tracing::info!(epoch = self.epoch.0, staged, ledger = ?ledger, "finished the epoch in hand");
-                self.finish_epoch(staged).await
-            }
+        let staged = self.evaluate(&batch, sink).await?;
+        // Where the ledger has the epoch, the sink leaves it as it is.
+        if staged > 0 {
+            sink.commit(self.epoch).await?;
         }
+        tracing::info!(epoch = self.epoch.0, staged, ledger = ?ledger, "finished the epoch in hand");
+        self.finish_epoch(staged).await
     }
 
     /// Takes the records of a stream up to `end`.
