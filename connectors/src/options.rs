@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use millstream_engine::plan::WithOption;
+use millstream_engine::size::parse_size;
 use millstream_engine::{Error, Result};
 
 /// Keys that every connector accepts and that are read elsewhere.
@@ -62,6 +63,11 @@ impl<'a> Options<'a> {
     /// A length of time: `100ms`, `10s`, `5 minutes`; a bare number counts seconds.
     pub(crate) fn duration(&mut self, key: &'static str) -> Result<Option<Duration>> {
         self.parse(key, "a duration such as '100ms' or '5 minutes'", parse_duration)
+    }
+
+    /// A size in bytes: `64 KiB`, `32 MB`, `1 GiB`; a bare number counts bytes.
+    pub(crate) fn size(&mut self, key: &'static str) -> Result<Option<u64>> {
+        self.parse(key, "a size such as '64 KiB' or '32 MiB'", parse_size)
     }
 
     /// Yes or no.

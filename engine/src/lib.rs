@@ -48,6 +48,7 @@ pub mod program;
 pub mod query;
 pub mod side;
 pub mod sink;
+pub mod size;
 pub mod source;
 pub mod state;
 pub mod testing;

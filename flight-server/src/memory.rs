@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use millstream_engine::size::parse_size;
 use millstream_engine::state::{StateMemory, machine_bytes};
-use millstream_sql::parse_size;
 
 use crate::error::{Error, Result};
 
@@ -29,7 +29,7 @@ impl Memory {
     /// # Errors
     /// Fails if there is no folder for temporary files.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let Some(bytes) = parse_size(value) else { return Ok(()) };
+        let Some(bytes) = parse_size(value).and_then(|bytes| usize::try_from(bytes).ok()) else { return Ok(()) };
         match key {
             "state_memory" => self.state = StateMemory::new(bytes, std::env::temp_dir()),
             "plan_memory" => self.plans = plan_memory(bytes).map_err(|error| Error::Engine(error.into()))?,

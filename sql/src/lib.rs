@@ -40,5 +40,5 @@ pub use catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 pub use duration::parse_span;
 pub use error::{Error, Result};
 pub use session::Session;
-pub use settings::{SETTINGS, Setting, SettingKind, parse_size};
+pub use settings::{SETTINGS, Setting, SettingKind};
 pub use statement::{ParsedStatement, RelationKind, Statement, StreamQuery};

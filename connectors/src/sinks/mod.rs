@@ -3,7 +3,7 @@
 //! | connector | options |
 //! |---|---|
 //! | `console` | `format` = table, csv or json (table); `color` = true or false (false) |
-//! | `files` | `path`, a folder; `format` = csv, json or parquet (csv) |
+//! | `files` | `path`, a folder; `format` = csv, json or parquet (csv); `compact`, a size, and `compact_after` (1 minute) |
 //! | `sqlite` | `path`, a file; `table` (the sink's name); `mode` = append or upsert (append); `key`, for upsert |
 //! | `postgres` | `url`; `table`, `mode` and `key` as for `sqlite` |
 //! | `blackhole` | |
@@ -17,6 +17,8 @@ mod sqlite;
 mod table;
 mod text;
 
+use std::time::Duration;
+
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::SpawnedTask;
 use millstream_engine::durable::{FullDisk, ROOM_PAUSE};
@@ -26,7 +28,7 @@ use millstream_engine::{Error, Result};
 
 pub use blackhole::BlackholeSink;
 pub use console::{ConsoleSink, Format, OutputClosed, is_output_closed};
-pub use files::{FileFormat, FilesSink};
+pub use files::{Compaction, FileFormat, FilesSink};
 pub use postgres::PostgresSink;
 pub use sqlite::SqliteSink;
 
@@ -36,10 +38,13 @@ use relation::Relation;
 /// The connectors that take results.
 const CONNECTORS: [&str; 5] = ["console", "files", "sqlite", "postgres", "blackhole"];
 
+/// The age from which small files are put together.
+const COMPACT_AFTER: Duration = Duration::from_secs(60);
+
 /// What the options of a sink ask for.
 enum Destination<'a> {
     Console { format: Format, is_colored: bool },
-    Files { path: &'a str, format: FileFormat },
+    Files { path: &'a str, format: FileFormat, compaction: Option<Compaction> },
     Sqlite { path: &'a str, relation: Relation },
     Postgres { config: Box<tokio_postgres::Config>, relation: Relation },
     Blackhole,
@@ -55,7 +60,13 @@ pub fn open(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box
             let sink = ConsoleSink::new(std::io::stdout(), format, schema);
             Box::new(if is_colored { sink.colored() } else { sink })
         }
-        Destination::Files { path, format } => Box::new(FilesSink::new(path, format, schema)),
+        Destination::Files { path, format, compaction } => {
+            let sink = FilesSink::new(path, format, schema);
+            Box::new(match compaction {
+                Some(compaction) => sink.compacted(compaction),
+                None => sink,
+            })
+        }
         Destination::Sqlite { path, relation } => Box::new(SqliteSink::new(path, relation, schema)?),
         Destination::Postgres { config, relation } => Box::new(PostgresSink::new(*config, relation, schema)?),
         Destination::Blackhole => Box::new(BlackholeSink::new()),
@@ -102,8 +113,18 @@ fn files_options(options: &[WithOption]) -> Result<Destination<'_>> {
     let path = options.required("path", "results")?;
     let formats = [("csv", FileFormat::Csv), ("json", FileFormat::Json), ("parquet", FileFormat::Parquet)];
     let format = options.choice("format", &formats)?.unwrap_or(FileFormat::Csv);
+    let bytes = options.size("compact")?;
+    let age = options.duration("compact_after")?;
     options.finish()?;
-    Ok(Destination::Files { path, format })
+    let compaction = match (bytes, age) {
+        (None, None) => None,
+        (None, Some(_)) => {
+            let message = "option compact_after says when to put files together, and nothing says that they are to be";
+            return Err(Error::query(message, "add compact = '32 MiB', the size of a file that is large enough"));
+        }
+        (Some(bytes), age) => Some(Compaction { bytes, age: age.unwrap_or(COMPACT_AFTER) }),
+    };
+    Ok(Destination::Files { path, format, compaction })
 }
 
 fn sqlite_options<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<'a>> {

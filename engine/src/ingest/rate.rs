@@ -20,14 +20,19 @@ impl RateLimit {
 
     /// Waits until rows may pass, and lets so many of them.
     pub(super) async fn pass(&mut self, rows: usize) {
-        if rows == 0 {
-            return;
+        if let Some(begin) = self.enter(rows, Instant::now()) {
+            tokio::time::sleep_until(begin).await;
         }
-        let now = Instant::now();
-        // What was not used while there were no rows is not made up for.
+    }
+
+    /// When rows that are there `now` may pass: what was not used while there were none is not made up for.
+    fn enter(&mut self, rows: usize, now: Instant) -> Option<Instant> {
+        if rows == 0 {
+            return None;
+        }
         let begin = self.next.unwrap_or(now).max(now);
-        tokio::time::sleep_until(begin).await;
         self.next = Some(begin + Duration::from_secs_f64(rows as f64 / self.rows_per_second));
+        Some(begin)
     }
 }
 
@@ -35,17 +40,16 @@ impl RateLimit {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn rows_pass_at_their_rate_and_pauses_are_not_made_up_for() {
+    #[test]
+    fn rows_pass_at_their_rate_and_pauses_are_not_made_up_for() {
         let (mut limit, begun) = (RateLimit::new(100.0), Instant::now());
-        for _ in 0..10 {
-            limit.pass(50).await;
+        let at = |millis| Some(begun + Duration::from_millis(millis));
+        assert_eq!(limit.enter(0, begun), None);
+        for block in 0..10 {
+            assert_eq!(limit.enter(50, begun), at(500 * block));
         }
-        assert_eq!(begun.elapsed().as_millis(), 4_500);
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        let begun = Instant::now();
-        limit.pass(10).await;
-        limit.pass(10).await;
-        assert_eq!(begun.elapsed().as_millis(), 100);
+        let later = begun + Duration::from_secs(60);
+        assert_eq!(limit.enter(10, later), at(60_000));
+        assert_eq!(limit.enter(10, later), at(60_100));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::kept::{Destination, Postgres, Scenario};
+use super::kept::{Destination, Parquet, Postgres, Scenario, Sqlite};
 
 /// More steps than any scenario has; a loop that comes here does not end by itself.
 const MAX_STEPS: u64 = 5_000;
@@ -73,20 +73,25 @@ fn seed() -> u64 {
 
 #[test]
 fn a_group_by_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by(40), &super::kept::Parquet);
-    check_every_step(&Scenario::group_by(40), &super::kept::Sqlite);
+    check_every_step(&Scenario::group_by(40), &Parquet::AN_EPOCH);
+    check_every_step(&Scenario::group_by(40), &Sqlite);
+}
+
+#[test]
+fn files_that_are_put_together_survive_a_kill_at_every_step() {
+    check_every_step(&Scenario::group_by(40), &Parquet::COMPACTED);
 }
 
 #[test]
 fn a_join_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::join(40), &super::kept::Parquet);
-    check_every_step(&Scenario::join(40), &super::kept::Sqlite);
+    check_every_step(&Scenario::join(40), &Parquet::AN_EPOCH);
+    check_every_step(&Scenario::join(40), &Sqlite);
 }
 
 #[test]
 fn a_query_with_row_state_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::ranks(40), &super::kept::Parquet);
-    check_every_step(&Scenario::ranks(40), &super::kept::Sqlite);
+    check_every_step(&Scenario::ranks(40), &Parquet::AN_EPOCH);
+    check_every_step(&Scenario::ranks(40), &Sqlite);
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn runs_into_postgres_survive_a_kill_at_every_step() {
 #[test]
 fn random_kills_lose_nothing_and_repeat_nothing() {
     let kills = number("MILLSTREAM_TEST_KILLS", 200);
-    let (files, sqlite) = (super::kept::Parquet, super::kept::Sqlite);
+    let (files, sqlite) = (Parquet::AN_EPOCH, Sqlite);
     let scenarios: [(Scenario, &dyn Destination); 3] =
         [(Scenario::group_by(4_000), &files), (Scenario::join(400), &sqlite), (Scenario::ranks(2_000), &files)];
     for (scenario, destination) in scenarios {

@@ -139,27 +139,41 @@ pub(crate) trait Place {
 }
 
 /// The sink `files` with Parquet.
-pub(crate) struct Parquet;
+pub(crate) struct Parquet {
+    /// Further options, each with a comma before it.
+    options: &'static str,
+}
+
+impl Parquet {
+    /// A file for each epoch.
+    pub(crate) const AN_EPOCH: Self = Self { options: "" };
+    /// Files that are put together as soon as there are two.
+    pub(crate) const COMPACTED: Self = Self { options: ", compact = '3 KiB', compact_after = '1 ms'" };
+}
 
 impl Destination for Parquet {
     fn place(&self) -> Box<dyn Place> {
-        Box::new(ParquetPlace(Folder::new()))
+        Box::new(ParquetPlace { folder: Folder::new(), options: self.options })
     }
 }
 
-struct ParquetPlace(Folder);
+struct ParquetPlace {
+    folder: Folder,
+    options: &'static str,
+}
 
 impl Place for ParquetPlace {
     fn folder(&self) -> &Folder {
-        &self.0
+        &self.folder
     }
 
     fn sink(&self) -> String {
-        format!("CREATE SINK r WITH (connector = 'files', path = '{}', format = 'parquet');", self.0.path("out"))
+        let path = self.folder.path("out");
+        format!("CREATE SINK r WITH (connector = 'files', path = '{path}', format = 'parquet'{});", self.options)
     }
 
     fn rows(&self, scenario: &Scenario) -> Vec<String> {
-        let options = format!("connector = 'files', path = '{}', format = 'parquet'", self.0.path("out"));
+        let options = format!("connector = 'files', path = '{}', format = 'parquet'", self.folder.path("out"));
         let columns = scenario.columns;
         sorted(&run_sql(&format!("CREATE TABLE r ({columns}) WITH ({options}); SELECT * FROM r")).silent())
     }

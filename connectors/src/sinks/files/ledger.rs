@@ -1,4 +1,5 @@
-//! The ledger of a folder: `_manifest/0000000012.json` says that epoch 12 is in, and which files hold it.
+//! The ledger of a folder: `_manifest/0000000012.json` says that epoch 12 is in, and which files hold it;
+//! `_manifest/0000000003-0000000012.json` that epochs 3 to 12 are in one file, in place of what was said of each.
 //!
 //! A manifest is made whole and at once, by a hard link that fails if the epoch is there already. What a crash leaves
 //! half done after that, the next `begin` completes; what it leaves before, `begin` takes away.
@@ -27,8 +28,37 @@ const TERM: &str = "term-";
 pub(super) struct Manifest {
     pub(super) query: String,
     pub(super) term: u64,
+    /// The first epoch, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<Epoch>,
+    /// The epoch, or the last of several.
     pub(super) epoch: Epoch,
     pub(super) files: Vec<ManifestFile>,
+}
+
+impl Manifest {
+    /// The first of its epochs.
+    pub(super) fn first(&self) -> Epoch {
+        self.first.unwrap_or(self.epoch)
+    }
+
+    /// The size of its files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Whether another one stands in its place.
+    fn is_replaced_by(&self, other: &Self) -> bool {
+        let is_within = other.first() <= self.first() && self.epoch <= other.epoch;
+        is_within && (self.first(), self.epoch) != (other.first(), other.epoch)
+    }
+
+    fn name(&self) -> String {
+        match self.first {
+            Some(first) => format!("{:010}-{:010}.json", first.0, self.epoch.0),
+            None => format!("{:010}.json", self.epoch.0),
+        }
+    }
 }
 
 /// One file of an epoch; its temporary name was [`temporary_name`] of the manifest's term.
@@ -63,12 +93,14 @@ pub(super) struct Ledger {
     folder: PathBuf,
     writer: SinkWriter,
     last: Option<Epoch>,
+    /// What was there at the begin.
+    found: Vec<Manifest>,
 }
 
 impl Ledger {
     /// Begins the writer's reign over `folder`, which is made if need be, and mends what a crash left half done.
     pub(super) fn begin(folder: &Path, writer: &SinkWriter) -> Result<Self> {
-        let mut ledger = Self { folder: folder.to_owned(), writer: writer.clone(), last: None };
+        let mut ledger = Self { folder: folder.to_owned(), writer: writer.clone(), last: None, found: Vec::new() };
         let own = ledger.own_folder();
         if !own.is_dir() {
             refuse_parts(folder)?;
@@ -83,12 +115,23 @@ impl Ledger {
         if manifests.is_empty() {
             refuse_parts(folder)?;
         }
+        let (replaced, manifests): (Vec<_>, Vec<_>) = manifests
+            .iter()
+            .cloned()
+            .partition(|manifest| manifests.iter().any(|other| manifest.is_replaced_by(other)));
         for manifest in &manifests {
             ledger.complete(manifest)?;
         }
+        replaced.iter().try_for_each(|manifest| ledger.remove(manifest))?;
         ledger.remove_temporary_files()?;
         ledger.last = manifests.iter().map(|manifest| manifest.epoch).max();
+        ledger.found = manifests;
         Ok(ledger)
+    }
+
+    /// What was there at the begin, oldest first.
+    pub(super) fn take_found(&mut self) -> Vec<Manifest> {
+        std::mem::take(&mut self.found)
     }
 
     /// The last epoch that is in.
@@ -102,18 +145,47 @@ impl Ledger {
     }
 
     /// Enters an epoch whose file is safe under its temporary name, and gives the file its name.
-    pub(super) fn commit(&mut self, epoch: Epoch, file: ManifestFile) -> Result<()> {
-        let term_path = self.term_path(self.writer.term);
-        if !term_path.exists() {
-            return Err(taken_over(&format!("folder {}", self.folder.display())));
+    pub(super) fn commit(&mut self, epoch: Epoch, file: ManifestFile) -> Result<Manifest> {
+        let manifest = self.enter(None, epoch, file)?;
+        self.last = Some(epoch);
+        Ok(manifest)
+    }
+
+    /// Puts a file, safe under its temporary name, in the place of those of `manifests`, which follow each other.
+    pub(super) fn replace(&mut self, manifests: &[Manifest], file: ManifestFile) -> Result<Manifest> {
+        let (Some(first), Some(last)) = (manifests.first(), manifests.last()) else {
+            return Err(Error::internal("a file takes the place of none"));
+        };
+        let whole = self.enter(Some(first.first()), last.epoch, file)?;
+        manifests.iter().try_for_each(|manifest| self.remove(manifest))?;
+        Ok(whole)
+    }
+
+    fn enter(&self, first: Option<Epoch>, epoch: Epoch, file: ManifestFile) -> Result<Manifest> {
+        let SinkWriter { query, term } = self.writer.clone();
+        let is_taken = || taken_over(&format!("folder {}", self.folder.display()));
+        if !self.term_path(term).exists() {
+            return Err(is_taken());
         }
-        let manifest = Manifest { query: self.writer.query.clone(), term: self.writer.term, epoch, files: vec![file] };
+        let manifest = Manifest { query, term, first, epoch, files: vec![file] };
         durable_step("files.manifest");
-        if !create_whole(&self.own_folder(), &manifest_name(epoch), &manifest)? {
-            return Err(taken_over(&format!("folder {}", self.folder.display())));
+        if !create_whole(&self.own_folder(), &manifest.name(), &manifest)? {
+            return Err(is_taken());
         }
         self.complete(&manifest)?;
-        self.last = Some(epoch);
+        Ok(manifest)
+    }
+
+    /// Removes the files of a manifest that is replaced, then itself.
+    fn remove(&self, manifest: &Manifest) -> Result<()> {
+        let files = manifest.files.iter().map(|file| self.folder.join(&file.name));
+        for path in files.chain(std::iter::once(self.own_folder().join(manifest.name()))) {
+            durable_step("files.remove");
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&path, error)),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -203,10 +275,6 @@ impl Ledger {
     fn term_path(&self, term: u64) -> PathBuf {
         self.own_folder().join(term_name(term))
     }
-}
-
-fn manifest_name(epoch: Epoch) -> String {
-    format!("{:010}.json", epoch.0)
 }
 
 fn term_name(term: u64) -> String {

@@ -1,8 +1,9 @@
-//! The sink that writes one file an epoch: `part-0000000012.csv`.
+//! The sink that writes one file an epoch, `part-0000000012.csv`, and puts small files together if it is told to.
 //!
 //! Rows are written to a hidden temporary file as they are staged. The commit makes its bytes safe, enters the epoch in
 //! the folder's ledger (`ledger`) and renames the file, which other programs see whole or not at all.
 
+mod compact;
 mod ledger;
 mod part;
 
@@ -18,6 +19,8 @@ use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::{Error, Result};
 
 use super::{blocking, not_begun};
+pub use compact::Compaction;
+use compact::{Small, compact};
 use ledger::{Ledger, ManifestFile, temporary_name};
 use part::Part;
 
@@ -50,12 +53,29 @@ pub struct FilesSink {
     schema: SchemaRef,
     ledger: Option<Ledger>,
     staged: Option<Part>,
+    compaction: Option<Compaction>,
+    small: Small,
 }
 
 impl FilesSink {
     /// A sink for rows of `schema` in `folder`, which is made at the begin if need be.
     pub fn new(folder: impl Into<PathBuf>, format: FileFormat, schema: SchemaRef) -> Self {
-        Self { folder: folder.into(), format, schema, ledger: None, staged: None }
+        Self {
+            folder: folder.into(),
+            format,
+            schema,
+            ledger: None,
+            staged: None,
+            compaction: None,
+            small: Small::default(),
+        }
+    }
+
+    /// The same sink, which puts small files together.
+    #[must_use]
+    pub const fn compacted(mut self, compaction: Compaction) -> Self {
+        self.compaction = Some(compaction);
+        self
     }
 
     fn name(&self, epoch: Epoch) -> String {
@@ -76,8 +96,9 @@ impl Sink for FilesSink {
     async fn begin(&mut self, writer: &SinkWriter) -> Result<Option<Epoch>> {
         self.staged = None;
         let (folder, writer) = (self.folder.clone(), writer.clone());
-        let ledger = blocking(move || Ledger::begin(&folder, &writer)).await?;
-        let last = ledger.last();
+        let mut ledger = blocking(move || Ledger::begin(&folder, &writer)).await?;
+        let (last, found) = (ledger.last(), ledger.take_found());
+        self.small = self.compaction.map(|compaction| Small::of(&found, &compaction)).unwrap_or_default();
         self.ledger = Some(ledger);
         Ok(last)
     }
@@ -111,15 +132,26 @@ impl Sink for FilesSink {
         let name = self.name(epoch);
         // A failure leaves no ledger behind: what has become of the epoch, the next begin finds out.
         let mut ledger = self.ledger.take().ok_or_else(|| not_begun("files"))?;
+        let (folder, format, schema) = (self.folder.clone(), self.format, SchemaRef::clone(&self.schema));
+        let (compaction, mut small) = (self.compaction, std::mem::take(&mut self.small));
         let committed = blocking(move || {
             durable_step("files.sync");
             let content = part.finish()?;
             let file = ManifestFile { name, bytes: content.bytes, rows: content.rows, crc32: content.crc32 };
-            ledger.commit(epoch, file)?;
+            let manifest = ledger.commit(epoch, file)?;
             durable_step("files.committed");
-            Ok(ledger)
+            if let Some(compaction) = compaction {
+                small.push(manifest);
+                let due = small.take_due(&compaction);
+                if !due.is_empty() {
+                    let whole = compact(&mut ledger, &folder, &due, format, &schema)?;
+                    small = Small::of(&[whole], &compaction);
+                }
+            }
+            Ok((ledger, small))
         });
-        self.ledger = Some(committed.await?);
+        let (ledger, small) = committed.await?;
+        (self.ledger, self.small) = (Some(ledger), small);
         Ok(())
     }
 }

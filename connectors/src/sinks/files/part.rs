@@ -8,9 +8,9 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
-use millstream_engine::Result;
 use millstream_engine::batch::Epoch;
 use millstream_engine::durable::{FullDisk, ROOM_PAUSE};
+use millstream_engine::{Error, Result};
 
 use super::super::text::{write_csv, write_json};
 use super::{FileFormat, failed};
@@ -66,6 +66,19 @@ impl Part {
             }
             self.rows += batch.num_rows() as u64;
         }
+        Ok(())
+    }
+
+    /// Appends so many rows as text that `write` writes as the file's format has it; of a Parquet file that is none.
+    ///
+    /// # Errors
+    /// As `write` fails, and for a Parquet file.
+    pub(super) fn write_text(&mut self, rows: u64, write: impl FnOnce(&mut dyn Write) -> Result<u64>) -> Result<()> {
+        let (Encoder::Csv(file) | Encoder::Json(file)) = &mut self.encoder else {
+            return Err(Error::internal("text for a Parquet file"));
+        };
+        write(file)?;
+        self.rows += rows;
         Ok(())
     }
 

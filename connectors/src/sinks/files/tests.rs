@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::Duration;
 
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::{TempDir, tempdir};
@@ -154,4 +155,73 @@ async fn parquet_files_can_be_read_back() {
     let file = File::open(folder.path().join("part-0000000003.parquet")).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), [numbers(&[1, 2, 3])]);
+}
+
+/// Large enough is a CSV file of three rows of seven digits, or a JSON file of two.
+const BY_SIZE: Compaction = Compaction { bytes: 26, age: Duration::MAX };
+
+#[tokio::test]
+async fn small_files_become_one_that_is_large_enough() {
+    let csv = "n\n1000000\n1000001\n1000002\n";
+    let json = "{\"n\":1000000}\n{\"n\":1000001}\n";
+    for (format, whole) in [(FileFormat::Csv, csv), (FileFormat::Json, json)] {
+        let folder = tempdir().unwrap();
+        let mut sink = create(folder.path(), format).compacted(BY_SIZE);
+        sink.begin(&writer("q", 1)).await.unwrap();
+        let count = whole.lines().filter(|line| *line != "n").count();
+        for epoch in 0..=count {
+            put(&mut sink, epoch as u64, &[1_000_000 + epoch as i64]).await.unwrap();
+        }
+        let extension = format.extension();
+        let (first, rest) =
+            (format!("part-0000000000-{:010}.{extension}", count - 1), format!("part-{count:010}.{extension}"));
+        assert_eq!(names(folder.path()), [first.clone(), rest]);
+        assert_eq!(fs::read_to_string(folder.path().join(&first)).unwrap(), whole);
+        let ledger = names(&folder.path().join("_manifest"));
+        assert_eq!(ledger.len(), 3, "{ledger:?}");
+    }
+}
+
+#[tokio::test]
+async fn old_files_become_one_whatever_their_size_and_again_with_those_that_follow() {
+    let folder = tempdir().unwrap();
+    let at_once = Compaction { bytes: 1 << 20, age: Duration::ZERO };
+    let mut sink = create(folder.path(), FileFormat::Parquet).compacted(at_once);
+    sink.begin(&writer("q", 1)).await.unwrap();
+    for epoch in 0..5 {
+        put(&mut sink, epoch, &[epoch as i64]).await.unwrap();
+    }
+    assert_eq!(names(folder.path()), ["part-0000000000-0000000004.parquet"]);
+    let mut sink = create(folder.path(), FileFormat::Parquet).compacted(at_once);
+    assert_eq!(sink.begin(&writer("q", 2)).await.unwrap(), Some(Epoch(4)));
+    put(&mut sink, 4, &[99]).await.unwrap();
+    put(&mut sink, 6, &[6]).await.unwrap();
+    assert_eq!(names(folder.path()), ["part-0000000000-0000000006.parquet"]);
+    let file = File::open(folder.path().join("part-0000000000-0000000006.parquet")).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    assert_eq!(reader.map(Result::unwrap).collect::<Vec<_>>(), [numbers(&[0, 1, 2, 3, 4, 6])]);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_of_a_compaction_is_finished_or_undone() {
+    let folder = with_two_epochs().await;
+    let old = ["part-0000000000.csv", "part-0000000001.csv", "_manifest/0000000000.json", "_manifest/0000000001.json"];
+    let kept: Vec<_> = old.iter().map(|name| (name, fs::read(folder.path().join(name)).unwrap())).collect();
+    let at_once = Compaction { bytes: 1 << 20, age: Duration::ZERO };
+    let mut sink = create(folder.path(), FileFormat::Csv).compacted(at_once);
+    sink.begin(&writer("q", 2)).await.unwrap();
+    put(&mut sink, 2, &[3]).await.unwrap();
+    let whole = "part-0000000000-0000000002.csv";
+    assert_eq!(names(folder.path()), [whole]);
+    // The removals are undone, and the file has its temporary name again.
+    kept.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
+    fs::rename(folder.path().join(whole), folder.path().join(format!(".{whole}.2.tmp"))).unwrap();
+    assert_eq!(create(folder.path(), FileFormat::Csv).begin(&writer("q", 3)).await.unwrap(), Some(Epoch(2)));
+    assert_eq!(names(folder.path()), [whole]);
+    assert_eq!(fs::read_to_string(folder.path().join(whole)).unwrap(), "n\n1\n2\n3\n");
+    // Without the manifest of the whole, what there is of it is undone.
+    let folder = with_two_epochs().await;
+    fs::write(folder.path().join(".part-0000000000-0000000001.csv.1.tmp"), "n\n1\n").unwrap();
+    create(folder.path(), FileFormat::Csv).begin(&writer("q", 2)).await.unwrap();
+    assert_eq!(names(folder.path()), ["part-0000000000.csv", "part-0000000001.csv"]);
 }
