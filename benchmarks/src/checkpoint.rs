@@ -113,7 +113,7 @@ async fn measure(subject: &Subject, args: &Args, variant: &str) -> anyhow::Resul
 }
 
 fn kept(folder: &Path, interval: Duration) -> anyhow::Result<State> {
-    let mut state = State::open(&folder.join("state"), Durability::ProcessCrash, Some(interval))?;
+    let mut state = State::open(&folder.join("state").as_path().into(), Durability::ProcessCrash, Some(interval))?;
     // What is measured is the interval alone.
     state.policy.recovery_target = NEVER;
     Ok(state)

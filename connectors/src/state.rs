@@ -1,11 +1,10 @@
 //! Connector `state`: the state of a query that does not run, as a table.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
-use millstream_engine::durable::{KeptState, read_state};
+use millstream_engine::durable::{KeptState, StatePlace, read_state};
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::source::{Decode, Decoded, Offset};
 use millstream_engine::{Error, Result};
@@ -21,14 +20,14 @@ use crate::table::TableRows;
 /// Fails for options that are unknown or missing, if there is no such checkpoint, and for columns that it lacks.
 pub(crate) async fn read(definition: &StreamDefinition) -> Result<TableRows> {
     let mut options = Options::new("state", &definition.options)?;
-    let path = options.required("path", "state")?.to_owned();
+    let directory: StatePlace = options.required("path", "state")?.parse()?;
     let query = options.required("query", "results")?.to_owned();
     let input = options.string("input").map(str::to_owned);
     options.finish()?;
     let shape = Arc::new(RowShape::new(definition, None)?);
     let place = format!("the state of query {query:?}");
     let read = SpawnedTask::spawn_blocking(move || {
-        let kept = chosen(read_state(Path::new(&path), &query)?, input.as_deref(), &place)?;
+        let kept = chosen(read_state(&directory, &query)?, input.as_deref(), &place)?;
         let mut rows = TableRows { batches: vec![RecordBatch::new_empty(Arc::clone(&shape.schema))], bad: Vec::new() };
         for batch in kept.rows {
             let decoded = conformed(&batch, &shape, &place)?;

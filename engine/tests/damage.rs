@@ -49,7 +49,7 @@ fn run(job: &Job, logical: &LogicalPlan, folder: &Path, sink: &mut LedgerSink) -
     let pace = Pace { split_rows: 3, batch_rows: 5, checkpoint_epochs: 3 };
     let (_sender, stop) = watch::channel(false);
     as_process(async {
-        let directory = StateDirectory::open(folder, Durability::ProcessCrash)?;
+        let directory = StateDirectory::open(&folder.into(), Durability::ProcessCrash)?;
         job.run(logical, &directory, pace, sink, stop).await.map(|_| ())
     })
 }
@@ -155,7 +155,7 @@ impl Left {
         copy(self.folder.path(), folder.path());
         let whole = fs::read(folder.path().join(file)).unwrap();
         fs::write(folder.path().join(file), fault.apply(whole)).unwrap();
-        let report = verify(folder.path()).unwrap();
+        let report = verify(&folder.path().into()).unwrap();
         let (mut job, ledger) = (self.job.clone(), self.ledger.copy());
         job.given = job.given.map(|_| Arc::new(AtomicUsize::new(self.given)));
         let mut sink = LedgerSink::new(ledger.clone(), None, None);
@@ -256,10 +256,10 @@ fn damage_to_the_rows_of_a_stream_that_cannot_be_read_again_is_never_silent() {
 fn a_directory_that_nothing_happened_to_is_whole() {
     for job in replayable(3).into_iter().take(3).chain(live()) {
         let left = leave(job, 4);
-        assert_eq!(verify(left.folder.path()).unwrap().faults, [""; 0]);
+        assert_eq!(verify(&left.folder.path().into()).unwrap().faults, [""; 0]);
         let mut sink = LedgerSink::new(left.ledger.clone(), None, None);
         run(&left.job, &left.logical, left.folder.path(), &mut sink).unwrap();
         left.check_rows(&left.job, &left.ledger, Fault::Flip { bit: 0 }).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(verify(left.folder.path()).unwrap().faults, [""; 0]);
+        assert_eq!(verify(&left.folder.path().into()).unwrap().faults, [""; 0]);
     }
 }

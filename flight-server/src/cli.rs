@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use millstream_engine::durable::StatePlace;
 
 /// Streaming SQL over micro-batches, with exact answers.
 #[derive(Debug, Parser)]
@@ -80,9 +81,9 @@ pub struct RunArgs {
     /// Write rows to a file instead of stdout.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Keep what the queries need to go on after a crash in this folder, and go on from it.
+    /// Keep what the queries need to go on after a crash in this folder, or at s3://BUCKET/PREFIX, and go on from it.
     #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: Option<StatePlace>,
     /// What an acknowledged write in the state directory survives.
     #[arg(long, value_enum, default_value_t = Durability::PowerLoss, requires = "state_dir")]
     pub durability: Durability,
@@ -96,18 +97,18 @@ pub struct RunArgs {
 pub enum StateCommand {
     /// Show what is kept of each query: checkpoints, lineage, files.
     Inspect {
-        /// The state directory.
-        dir: PathBuf,
+        /// The state directory: a folder, or s3://BUCKET/PREFIX.
+        dir: StatePlace,
     },
     /// Check every checksum and every reference.
     Verify {
-        /// The state directory.
-        dir: PathBuf,
+        /// The state directory: a folder, or s3://BUCKET/PREFIX.
+        dir: StatePlace,
     },
     /// Drop what is kept of a query, so that one of its name begins anew.
     Forget {
-        /// The state directory.
-        dir: PathBuf,
+        /// The state directory: a folder, or s3://BUCKET/PREFIX.
+        dir: StatePlace,
         /// The query, as `state inspect` names it.
         query: String,
     },

@@ -1,10 +1,9 @@
 //! State directories: opened by `run`, looked into by `state`.
 
-use std::path::Path;
 use std::time::Duration;
 
 use millstream_engine::CheckpointPolicy;
-use millstream_engine::durable::{self, StateDirectory};
+use millstream_engine::durable::{self, StateDirectory, StatePlace};
 
 use crate::cli::{Durability, StateCommand};
 use crate::error::{Error, Result};
@@ -20,18 +19,18 @@ pub struct State {
 }
 
 impl State {
-    /// Opens the directory at `path`, or makes it.
+    /// Opens the directory at `place`, or makes it.
     ///
     /// # Errors
     /// Fails if another process has it, or it cannot be used.
-    pub fn open(path: &Path, durability: Durability, checkpoint_interval: Option<Duration>) -> Result<Self> {
+    pub fn open(place: &StatePlace, durability: Durability, checkpoint_interval: Option<Duration>) -> Result<Self> {
         let durability = match durability {
             Durability::PowerLoss => durable::Durability::PowerLoss,
             Durability::ProcessCrash => durable::Durability::ProcessCrash,
         };
         let mut policy = CheckpointPolicy::default();
         policy.interval = checkpoint_interval.unwrap_or(policy.interval);
-        Ok(Self { directory: StateDirectory::open(path, durability)?, policy })
+        Ok(Self { directory: StateDirectory::open(place, durability)?, policy })
     }
 }
 
@@ -47,7 +46,7 @@ pub fn run(command: &StateCommand) -> Result<()> {
     }
 }
 
-fn inspect(dir: &Path) -> Result<()> {
+fn inspect(dir: &StatePlace) -> Result<()> {
     let mut text = String::new();
     for query in durable::inspect(dir)? {
         text.push_str(&format!("{}  id {}\n", query.name, query.id));
@@ -78,7 +77,7 @@ fn inspect(dir: &Path) -> Result<()> {
     print(&text)
 }
 
-fn verify(dir: &Path) -> Result<()> {
+fn verify(dir: &StatePlace) -> Result<()> {
     let report = durable::verify(dir)?;
     let mut text = String::new();
     for fault in &report.faults {
@@ -89,21 +88,21 @@ fn verify(dir: &Path) -> Result<()> {
     match report.faults.len() {
         0 => Ok(()),
         count => Err(millstream_engine::Error::state(
-            format!("{count} of the files in {} cannot be used", dir.display()),
+            format!("{count} of the files in {dir} cannot be used"),
             "a damaged checkpoint is replaced by the one before it; for anything else restore the directory from a copy",
         )
         .into()),
     }
 }
 
-fn forget(dir: &Path, query: &str) -> Result<()> {
+fn forget(dir: &StatePlace, query: &str) -> Result<()> {
     let directory = StateDirectory::open(dir, durable::Durability::PowerLoss)?;
     if directory.forget_query(query)? {
         return print(&format!("forgot {query}\n"));
     }
     let known: Vec<_> = directory.queries().into_keys().collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(Error::Usage(format!("{} keeps no query {query:?}; it keeps {known}", dir.display())))
+    Err(Error::Usage(format!("{dir} keeps no query {query:?}; it keeps {known}")))
 }
 
 fn print(text: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! format.json                 who may read and write this; never changes
-//! lock                        held by the process that runs queries of it
+//! lock                        held by the process that runs queries of it; none on an object store
 //! catalog/*.log               names → ids, and what was dropped
 //! queries/ID/query.json       what the query is; never changes
 //!            terms/N          made by the Nth driver, which has not seen N + 1
@@ -22,8 +22,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{Durability, Files, LocalFiles};
+use super::files::{Durability, Files};
 use super::journal::{Journal, failed};
+use super::object_files::CONDITIONAL_PUT;
+use super::place::StatePlace;
 use super::query_store::file_name;
 use super::record::{corrupt, read_single, write_single};
 use super::wal::SharedWal;
@@ -70,7 +72,7 @@ impl CatalogEntry {
 pub struct StateDirectory {
     files: Arc<dyn Files>,
     catalog: Mutex<Catalog>,
-    /// Unlocked when it is closed, however the process ends; none on a simulated disk.
+    /// Unlocked when it is closed, however the process ends; none on object stores and simulated disks.
     _lock: Option<File>,
 }
 
@@ -86,15 +88,13 @@ struct Catalog {
 }
 
 impl StateDirectory {
-    /// Opens the state directory at `path` on the local disk, or makes it.
+    /// Opens the state directory at `place`, or makes it.
     ///
     /// # Errors
     /// Fails if another process has it open, if it is damaged or of another version, and as the disk fails.
-    pub fn open(path: &Path, durability: Durability) -> Result<Self> {
-        let fail = |error| Error::external(format!("opening state directory {}", path.display()), error);
-        let files = LocalFiles::open(path, durability).map_err(fail)?;
-        let lock = lock(path)?;
-        Self::on(Arc::new(files), Some(lock))
+    pub fn open(place: &StatePlace, durability: Durability) -> Result<Self> {
+        let (files, lock) = place.open(durability)?;
+        Self::on(files, lock)
     }
 
     /// Opens the state directory on a disk that nobody else uses, or makes it.
@@ -275,7 +275,8 @@ fn make_format(files: &dyn Files) -> Result<()> {
     let fail = |error| failed(files, "format.json", error);
     let names = files.list("").map_err(fail)?;
     // A crash may leave the file that would have become the format's.
-    let is_own = |name: &str| name == "lock" || name.starts_with("format.") && name.ends_with(".tmp");
+    let is_own =
+        |name: &str| name == "lock" || name == CONDITIONAL_PUT || name.starts_with("format.") && name.ends_with(".tmp");
     if let Some(foreign) = names.iter().find(|name| !is_own(name)) {
         let message = format!("{} is no state directory: it holds {foreign:?}", files.describe(""));
         return Err(Error::state(message, "name an empty folder, or one that does not exist yet"));
@@ -291,7 +292,7 @@ fn make_format(files: &dyn Files) -> Result<()> {
 }
 
 /// Locks the directory for this process.
-fn lock(path: &Path) -> Result<File> {
+pub(super) fn lock(path: &Path) -> Result<File> {
     let place = path.join("lock");
     let fail = |error| Error::external(format!("locking {}", place.display()), error);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&place).map_err(fail)?;

@@ -1,16 +1,16 @@
 //! Looking into a state directory without changing it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::{list_queries, list_streams};
-use super::files::{Durability, Files, LocalFiles};
+use super::files::Files;
 use super::journal::Journal;
+use super::place::StatePlace;
 use super::query_store::{EpochRecord, read_manifests, read_state_file};
 use super::wal::check_log;
 use crate::batch::Epoch;
 use crate::checkpoint::Manifest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::time::Watermark;
 
 /// What is kept of a query.
@@ -67,21 +67,12 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-pub(super) fn disk(path: &Path) -> Result<Arc<dyn Files>> {
-    if !path.is_dir() {
-        let message = format!("{} is no state directory", path.display());
-        return Err(Error::state(message, "name the folder that was given to --state-dir"));
-    }
-    let files = LocalFiles::open(path, Durability::ProcessCrash);
-    Ok(Arc::new(files.map_err(|error| Error::external(format!("opening {}", path.display()), error))?))
-}
-
-/// What is kept of each query in the state directory at `path`, by name.
+/// What is kept of each query in the state directory at `place`, by name.
 ///
 /// # Errors
 /// Fails if there is none, or what is needed to tell is damaged.
-pub fn inspect(path: &Path) -> Result<Vec<KeptQuery>> {
-    let files = disk(path)?;
+pub fn inspect(place: &StatePlace) -> Result<Vec<KeptQuery>> {
+    let files = place.look()?;
     let mut queries = Vec::new();
     for (name, id) in list_queries(&files)? {
         queries.push(kept_query(&files, name, id)?);
@@ -129,12 +120,12 @@ fn kept_checkpoint(files: &dyn Files, folder: &str, manifest: &Manifest) -> Kept
     KeptCheckpoint { epoch: manifest.epoch, watermark: manifest.watermark, files: kept.collect() }
 }
 
-/// Checks every record, checksum and reference in the state directory at `path`.
+/// Checks every record, checksum and reference in the state directory at `place`.
 ///
 /// # Errors
 /// Fails only if there is no state directory; damage is in the report.
-pub fn verify(path: &Path) -> Result<Report> {
-    Ok(verify_files(&disk(path)?))
+pub fn verify(place: &StatePlace) -> Result<Report> {
+    Ok(verify_files(&place.look()?))
 }
 
 /// Checks every record, checksum and reference in the state directory on a disk.

@@ -1,6 +1,6 @@
 //! What survives the process: the durable file layer, journals, write-ahead logs and what is kept of each query.
 //!
-//! [`Files`] is the disk, and [`SimFiles`] one that loses what it may; [`StateDirectory`] is what stands on it. A query's
+//! [`Files`] is the disk, [`ObjectFiles`] an object store in its place, and [`SimFiles`] a disk that loses what it may; [`StateDirectory`] is what stands on it. A query's
 //! epochs go to a journal (`query_store`), the rows of streams that cannot be read again to a write-ahead log (`wal`);
 //! [`durable_step`] is where tests pull the plug.
 
@@ -10,6 +10,8 @@ mod files;
 mod index;
 mod inspect;
 mod journal;
+mod object_files;
+mod place;
 mod query_store;
 mod record;
 mod resume;
@@ -22,6 +24,8 @@ pub use crash::{CRASH_AT, durable_step};
 pub use directory::StateDirectory;
 pub use files::{AppendFile, Durability, Files, LocalFiles};
 pub use inspect::{KeptCheckpoint, KeptFile, KeptQuery, Report, inspect, verify, verify_files};
+pub use object_files::ObjectFiles;
+pub use place::StatePlace;
 pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};
 pub use resume::{DurableQuery, resume_streams};
 pub use room::{FullDisk, ROOM_PAUSE};

@@ -373,9 +373,11 @@ fn begin_term(files: &dyn Files, folder: &str) -> Result<u64> {
     let path = format!("{folder}/terms");
     let names = files.list(&path).map_err(|error| failed(files, &path, error))?;
     let mut term = names.iter().filter_map(|name| name.parse().ok()).max().unwrap_or(0) + 1;
+    // Unique, so that a store tells this driver's put from another's.
+    let driver = uuid::Uuid::new_v4().to_string();
     loop {
         let path = term_path(folder, term);
-        let note = write_single(&serde_json::json!({ "term": term, "process": std::process::id() }))?;
+        let note = write_single(&serde_json::json!({ "term": term, "process": std::process::id(), "driver": driver }))?;
         if files.create(&path, &note).map_err(|error| failed(files, &path, error))? {
             break;
         }

@@ -1,11 +1,9 @@
 //! The state of a query that does not run, as rows.
 
-use std::path::Path;
-
 use datafusion::arrow::record_batch::RecordBatch;
 
 use super::directory::list_queries;
-use super::inspect::disk;
+use super::place::StatePlace;
 use super::query_store::{read_manifests, read_state_file};
 use crate::checkpoint::read_current;
 use crate::error::{Error, Result};
@@ -23,12 +21,12 @@ pub struct KeptState {
 ///
 /// # Errors
 /// Fails if there is no such query, it has no checkpoint, or what is needed is damaged.
-pub fn read_state(path: &Path, name: &str) -> Result<Vec<KeptState>> {
-    let files = disk(path)?;
+pub fn read_state(place: &StatePlace, name: &str) -> Result<Vec<KeptState>> {
+    let files = place.look()?;
     let queries = list_queries(&files)?;
     let Some((_, id)) = queries.iter().find(|(known, _)| known == name) else {
         let known: Vec<_> = queries.iter().map(|(name, _)| name.as_str()).collect();
-        let message = format!("{} keeps no query \"{name}\"", path.display());
+        let message = format!("{place} keeps no query \"{name}\"");
         return Err(Error::query(message, format!("it keeps: {}", known.join(", "))));
     };
     let folder = format!("queries/{id}");

@@ -145,7 +145,10 @@ fn options(batch_rows: usize) -> QueryOptions {
         key_partitions: 7,
         shared_rows: 4,
         // A part of the runs, and so of the restarts, has its state on disk.
-        state_memory: StateMemory::new(if batch_rows % 2 == 0 { 4_000 } else { 1 << 30 }, std::env::temp_dir()),
+        state_memory: StateMemory::new(
+            if batch_rows.is_multiple_of(2) { 4_000 } else { 1 << 30 },
+            std::env::temp_dir(),
+        ),
         ..QueryOptions::default()
     }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use millstream_engine::durable::{Durability, StateDirectory};
+use datafusion::object_store::memory::InMemory;
+use datafusion::object_store::path::Path;
+use millstream_engine::Error;
+use millstream_engine::durable::{Durability, ObjectFiles, StateDirectory};
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -27,7 +30,8 @@ pub(crate) fn check_restarted(
     let relations = query.relations(relations);
     let tables = logs.iter().map(|log| Table { log: Arc::new(log.clone()), window: None }).collect();
     let job = Job { sql: query.sql, tables, given: None };
-    let lives = Lives { job, relations, folder: tempfile::tempdir().unwrap(), ledger: Ledger::default() };
+    let state = if rng.random() { State::Store(Arc::default()) } else { State::Folder(tempfile::tempdir().unwrap()) };
+    let lives = Lives { job, relations, state, ledger: Ledger::default() };
     let mut deaths = 0;
     while !lives.start(deaths, rng)? {
         deaths += 1;
@@ -41,11 +45,29 @@ pub(crate) fn check_restarted(
     Ok(deaths)
 }
 
+/// Where the state is.
+enum State {
+    Folder(tempfile::TempDir),
+    Store(Arc<InMemory>),
+}
+
+impl State {
+    fn open(&self) -> Result<StateDirectory, Error> {
+        match self {
+            Self::Folder(folder) => StateDirectory::open(&folder.path().into(), Durability::ProcessCrash),
+            Self::Store(store) => {
+                let files = ObjectFiles::new(Arc::clone(store) as _, Path::from("state"), "memory").unwrap();
+                StateDirectory::on(Arc::new(files), None)
+            }
+        }
+    }
+}
+
 /// A query and what outlives it.
 struct Lives {
     job: Job,
     relations: Vec<Relation>,
-    folder: tempfile::TempDir,
+    state: State,
     ledger: Ledger,
 }
 
@@ -61,7 +83,7 @@ impl Lives {
         let mut sink = LedgerSink::new(self.ledger.clone(), None, death);
         let (_sender, stop) = watch::channel(false);
         let ended = as_process(async {
-            let directory = StateDirectory::open(self.folder.path(), Durability::ProcessCrash)?;
+            let directory = self.state.open()?;
             let logical = logical_plan(self.job.sql, &self.relations).await;
             self.job.run(&logical, &directory, pace, &mut sink, stop).await
         });

@@ -14,7 +14,7 @@ const MAX_STEPS: u64 = 5_000;
 const MIN_STEPS: u64 = 100;
 
 /// Kills a run at its first durable step, another at its second, until one ends by itself; each is begun again.
-fn check_every_step(scenario: &Scenario, destination: &dyn Destination) {
+pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destination) {
     let expected = scenario.undisturbed();
     assert!(expected.len() > 50, "{} rows", expected.len());
     for step in 1..MAX_STEPS {

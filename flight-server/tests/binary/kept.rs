@@ -74,14 +74,19 @@ impl Scenario {
 
     fn arguments(&self, place: &dyn Place) -> Vec<String> {
         let sql = format!("{} {} INSERT INTO r {}", self.streams(), place.sink(), self.select);
-        let state = place.folder().path("state");
-        ["run", "-e", &sql, "--state-dir", &state, "--checkpoint-interval", "1ms"].map(str::to_owned).into()
+        ["run", "-e", &sql, "--state-dir", &place.state(), "--checkpoint-interval", "1ms"].map(str::to_owned).into()
+    }
+
+    fn start_with(&self, place: &dyn Place, more: &[(&str, String)]) -> Running {
+        let (arguments, variables) = (self.arguments(place), place.variables());
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let variables = variables.iter().chain(more).map(|(key, value)| (*key, value.as_str()));
+        Running::start_with(&arguments, &variables.collect::<Vec<_>>())
     }
 
     /// Starts the query, or goes on with it.
     pub(crate) fn start_kept(&self, place: &dyn Place) -> Running {
-        let arguments = self.arguments(place);
-        Running::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        self.start_with(place, &[])
     }
 
     /// Runs the query to its end.
@@ -91,9 +96,7 @@ impl Scenario {
 
     /// Runs the query until it comes to its `step`th durable step; whether it did and was killed.
     pub(crate) fn run_to_crash(&self, place: &dyn Place, step: u64) -> bool {
-        let arguments = self.arguments(place);
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let finished = Running::start_with(&arguments, &[("MILLSTREAM_CRASH_AT", &step.to_string())]).finish();
+        let finished = self.start_with(place, &[("MILLSTREAM_CRASH_AT", step.to_string())]).finish();
         if finished.code.is_some() {
             finished.check();
             return false;
@@ -130,8 +133,16 @@ pub(crate) trait Destination {
 
 /// Where one query keeps its state and writes its rows.
 pub(crate) trait Place {
-    /// The folder of the state directory.
+    /// The folder of its own.
     fn folder(&self) -> &Folder;
+    /// Where the state directory is.
+    fn state(&self) -> String {
+        self.folder().path("state")
+    }
+    /// What a process must have in its environment to use it.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
     /// The statement that declares the sink `r`.
     fn sink(&self) -> String;
     /// What is there, in one order.

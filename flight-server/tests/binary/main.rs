@@ -7,6 +7,7 @@ mod exits;
 mod generator;
 mod kept;
 mod memory;
+mod object_store;
 mod output;
 mod process;
 mod relations;

@@ -1,0 +1,167 @@
+//! State on an object store: an S3 server in this process, and runs that are killed while they use it.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::crashes::check_every_step;
+use super::kept::{Destination, Place, Scenario, Sqlite};
+use super::process::{Finished, Folder, Running, rows};
+
+const KEY: &str = "key";
+const SECRET: &str = "secret";
+const BUCKET: &str = "bucket";
+
+/// A server with one bucket, until it is dropped.
+struct Store {
+    _folder: Folder,
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl Store {
+    fn start() -> Self {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.path(&format!("data/{BUCKET}"))).unwrap();
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(Path::new(&folder.path("data"))).unwrap());
+        builder.set_auth(SimpleAuth::from_single(KEY, SECRET));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(serve(listener, builder.build()));
+        Self { _folder: folder, address, _runtime: runtime }
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL", format!("http://{}", self.address)),
+        ]
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        self.run_with(arguments, &[])
+    }
+
+    /// Runs the binary with variables in place of the store's own.
+    fn run_with(&self, arguments: &[&str], changed: &[(&str, &str)]) -> Finished {
+        let variables = self.variables();
+        let variables = variables.iter().map(|(key, value)| (*key, value.as_str())).chain(changed.iter().copied());
+        Running::start_with(arguments, &variables.collect::<Vec<_>>()).finish()
+    }
+}
+
+async fn serve(listener: TcpListener, service: S3Service) {
+    while let Ok((socket, _)) = listener.accept().await {
+        // A client that was killed breaks its connection off.
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service.clone()));
+    }
+}
+
+/// A sink whose query has its state in the store.
+struct InStore<'a>(&'a Store);
+
+impl Destination for InStore<'_> {
+    fn place(&self) -> Box<dyn Place> {
+        Box::new(InStorePlace { results: Sqlite.place(), variables: self.0.variables() })
+    }
+}
+
+struct InStorePlace {
+    results: Box<dyn Place>,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Place for InStorePlace {
+    fn folder(&self) -> &Folder {
+        self.results.folder()
+    }
+
+    fn state(&self) -> String {
+        format!("s3://{BUCKET}/{}", self.folder().name())
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        self.variables.clone()
+    }
+
+    fn sink(&self) -> String {
+        self.results.sink()
+    }
+
+    fn rows(&self, scenario: &Scenario) -> Vec<String> {
+        self.results.rows(scenario)
+    }
+}
+
+#[test]
+fn a_query_with_state_in_a_store_survives_a_kill_at_every_step() {
+    check_every_step(&Scenario::group_by(40), &InStore(&Store::start()));
+}
+
+#[test]
+fn state_in_a_store_is_shown_checked_read_and_forgotten() {
+    let store = Store::start();
+    let (scenario, destination) = (Scenario::group_by(40), InStore(&store));
+    let place = destination.place();
+    scenario.run_kept(place.as_ref()).check();
+    let shown = store.run(&["state", "inspect", &place.state()]).silent();
+    assert!(shown.contains("rows read 240,") && shown.contains(&place.state()), "{shown}");
+    let checked = store.run(&["state", "verify", &place.state()]).silent();
+    assert!(checked.starts_with("checked "), "{checked}");
+    let sql = format!(
+        "CREATE TABLE kept (szcode VARCHAR, key_partition BIGINT)
+           WITH (connector = 'state', path = '{}', query = 'r'); SELECT DISTINCT szcode FROM kept",
+        place.state()
+    );
+    let read = store.run(&["run", "-e", &sql, "--format", "csv"]).silent();
+    assert_eq!(rows(&read), ["c0", "c1", "c2", "c3", "c4"]);
+    assert_eq!(store.run(&["state", "forget", &place.state(), "r"]).silent(), "forgot r\n");
+    assert_eq!(store.run(&["state", "inspect", &place.state()]).silent(), "no queries\n");
+}
+
+#[test]
+fn a_second_process_takes_the_query_over_and_the_first_one_stops() {
+    let store = Store::start();
+    let (scenario, destination) = (Scenario::group_by(4_000), InStore(&store));
+    let place = destination.place();
+    let mut first = scenario.start_kept(place.as_ref());
+    first.wait_for_note("epoch");
+    let second = scenario.start_kept(place.as_ref());
+    let first = first.finish();
+    second.finish().check();
+    if first.code != Some(0) {
+        first.check_error(1, &["only one process"]);
+    }
+    assert_eq!(place.rows(&scenario), scenario.undisturbed());
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_named_with_what_to_do() {
+    let store = Store::start();
+    let place = "s3://bucket/state";
+    let run = ["run", "-e", "SELECT 1", "--state-dir", place];
+    let refused = store.run_with(&run, &[("AWS_SECRET_ACCESS_KEY", "wrong")]);
+    refused.check_error(1, &["opening state directory s3://bucket/state", "AWS_SECRET_ACCESS_KEY"]);
+    // Nothing listens on a port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unreachable = store.run_with(&run, &[("AWS_ENDPOINT_URL", &format!("http://{free}"))]);
+    unreachable.check_error(1, &["opening state directory s3://bucket/state", "AWS_ENDPOINT_URL"]);
+    let nothing = store.run(&["state", "inspect", place]);
+    nothing.check_error(1, &["s3://bucket/state is no state directory"]);
+    let unsynced = store.run(&[&run[..], &["--durability", "process_crash"]].concat());
+    unsynced.check_error(1, &["leave --durability out"]);
+    let unknown = store.run(&["run", "-e", "SELECT 1", "--state-dir", "gs://bucket/state"]);
+    unknown.check_error(2, &["state cannot be kept at"]);
+}
