@@ -86,6 +86,11 @@ pub trait Files: Debug + Send + Sync {
         None
     }
 
+    /// Whether another process may be using the disk, to be fenced off by terms; a local one is locked.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// How long to wait for room on a full disk before trying again.
     fn room_pause(&self) -> Duration {
         ROOM_PAUSE

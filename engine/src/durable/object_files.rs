@@ -1,10 +1,10 @@
 //! State on an object store, such as S3: whole objects in place of files, and chunks in place of appends.
 //!
 //! ```text
-//! queries/ID/terms/1                          a whole file is an object
-//! queries/ID/journal/000….log/0000000000      a file that grows is a folder of chunks, one for each sync
-//! queries/ID/journal/000….log/0000000001
-//! queries/ID/journal/000….log.removed         its chunks are being deleted: it counts as gone
+//! queries/ID/terms/1                              a whole file is an object
+//! queries/ID/journal/000….log.chunks/0000000000   a file that grows is a folder of chunks, one for each sync
+//! queries/ID/journal/000….log.chunks/0000000001
+//! queries/ID/journal/000….log.removed             its chunks are being deleted: it counts as gone
 //! ```
 //!
 //! A put only ever makes a new object (`If-None-Match: *`), which is what fences writers: of two that believe a file to
@@ -33,6 +33,8 @@ use super::files::{AppendFile, Files};
 const WRITER_BYTES: usize = 16;
 /// How many chunks are fetched side by side.
 const FETCHES: usize = 16;
+/// The end of the name of a folder of chunks.
+const CHUNKS: &str = ".chunks";
 /// The end of the name of the object that says that a file is being removed.
 const REMOVED: &str = ".removed";
 /// The object that shows that the store refuses to overwrite.
@@ -138,7 +140,7 @@ impl ObjectFiles {
 
     /// The chunks of a file that grows, in order.
     fn chunks(&self, path: &Path) -> io::Result<Vec<Path>> {
-        let (store, path) = (Arc::clone(&self.store), path.clone());
+        let (store, path) = (Arc::clone(&self.store), named_after(path, CHUNKS)?);
         let mut chunks: Vec<Path> =
             self.wait(async move { store.list(Some(&path)).map_ok(|object| object.location).try_collect().await })?;
         chunks.sort();
@@ -157,13 +159,14 @@ impl ObjectFiles {
         Ok(parts.iter().flat_map(|part| part.get(WRITER_BYTES..).unwrap_or_default()).copied().collect())
     }
 
-    /// The names in a folder, those of files that are being removed as they stand.
+    /// The names in a folder, with those of files that are being removed and of the marks that say so.
     fn list_raw(&self, folder: &str) -> io::Result<BTreeSet<String>> {
         let (store, folder) = (Arc::clone(&self.store), self.path(folder)?);
         let found = self.wait(async move { store.list_with_delimiter(Some(&folder)).await })?;
         let files = found.objects.into_iter().map(|object| object.location);
         let paths = files.chain(found.common_prefixes);
-        Ok(paths.filter_map(|path| path.filename().map(str::to_owned)).collect())
+        let names = paths.filter_map(|path| path.filename().map(str::to_owned));
+        Ok(names.map(|name| name.strip_suffix(CHUNKS).map_or(name.clone(), str::to_owned)).collect())
     }
 
     /// Deletes the chunks of a file that was marked as removed, then the mark.
@@ -171,7 +174,7 @@ impl ObjectFiles {
         for chunk in self.chunks(path)? {
             self.delete(chunk)?;
         }
-        self.delete(removal_mark(path)?)
+        self.delete(named_after(path, REMOVED)?)
     }
 }
 
@@ -214,7 +217,7 @@ impl Files for ObjectFiles {
             return self.delete(path);
         }
         durable_step("object.put");
-        self.put_new(&removal_mark(&path)?, Vec::new())?;
+        self.put_new(&named_after(&path, REMOVED)?, Vec::new())?;
         self.finish_removal(&path)
     }
 
@@ -224,6 +227,10 @@ impl Files for ObjectFiles {
         let length = if chunks.is_empty() { 0 } else { self.read_chunks(chunks.clone())?.len() as u64 };
         let files = self.clone();
         Ok(Box::new(ObjectAppend { files, path, chunks: chunks.len(), length, unsynced: Vec::new() }))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn describe(&self, path: &str) -> String {
@@ -254,7 +261,7 @@ impl AppendFile for ObjectAppend {
             return Ok(());
         }
         durable_step("object.append");
-        let chunk = child(&self.path, &format!("{:010}", self.chunks))?;
+        let chunk = named_after(&self.path, &format!("{CHUNKS}/{:010}", self.chunks))?;
         if !self.files.put_new(&chunk, [&self.files.writer, self.unsynced.as_slice()].concat())? {
             return Err(io::Error::other("another process has written to it: only one may use a state directory"));
         }
@@ -277,12 +284,8 @@ impl AppendFile for ObjectAppend {
     }
 }
 
-fn removal_mark(path: &Path) -> io::Result<Path> {
-    Path::parse(format!("{path}{REMOVED}")).map_err(io::Error::other)
-}
-
-fn child(path: &Path, name: &str) -> io::Result<Path> {
-    Path::parse(format!("{path}/{name}")).map_err(io::Error::other)
+fn named_after(path: &Path, end: &str) -> io::Result<Path> {
+    Path::parse(format!("{path}{end}")).map_err(io::Error::other)
 }
 
 fn into_io(error: StoreError) -> io::Error {
@@ -370,7 +373,7 @@ mod tests {
         // A crash after the mark, and after one of the chunks.
         assert!(files.put_new(&Path::from("a/prefix/j/log.removed"), Vec::new()).unwrap());
         assert_eq!(files.list("j").unwrap(), [""; 0]);
-        files.delete(Path::from("a/prefix/j/log/0000000001")).unwrap();
+        files.delete(Path::from("a/prefix/j/log.chunks/0000000001")).unwrap();
         assert_eq!(files.list("j").unwrap(), [""; 0]);
         files.create_folder("j").unwrap();
         assert_eq!(files.list_raw("j").unwrap(), BTreeSet::new());

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,10 @@ use crate::time::{EventTime, Watermark};
 
 /// Checkpoints that are kept: the last one, and one to fall back to.
 const KEPT_CHECKPOINTS: usize = 2;
+
+/// How often what is kept is read while another driver may still be changing it, and how far apart.
+const TAKEOVER_ATTEMPTS: u32 = 4;
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(500);
 
 /// State rows from which a checkpoint begins another file.
 const FILE_ROWS: usize = 1 << 20;
@@ -127,8 +132,30 @@ impl QueryStore {
             let path = format!("{folder}/{part}");
             files.create_folder(&path).map_err(|error| failed(files.as_ref(), &path, error))?;
         }
-        let (journal, records) = Journal::open::<EpochRecord>(files, &format!("{folder}/journal"), &id)?;
+        // The driver before, if it still runs, stops at its next step: what is read from now on is the last it did.
         let term = begin_term(files.as_ref(), &folder)?;
+        for _ in 1..TAKEOVER_ATTEMPTS {
+            match Self::load(files, &id, name, term, contracts, memory) {
+                Err(error) if files.is_shared() => {
+                    tracing::info!(%error, "reading once more what a driver before may have changed meanwhile");
+                    std::thread::sleep(TAKEOVER_PAUSE);
+                }
+                loaded => return loaded,
+            }
+        }
+        Self::load(files, &id, name, term, contracts, memory)
+    }
+
+    fn load(
+        files: &Arc<dyn Files>,
+        id: &str,
+        name: &str,
+        term: u64,
+        contracts: &[(String, Vec<SchemaRef>)],
+        memory: &Arc<StateMemory>,
+    ) -> Result<(Self, Recovered)> {
+        let (id, folder) = (id.to_owned(), format!("queries/{id}"));
+        let (journal, records) = Journal::open::<EpochRecord>(files, &format!("{folder}/journal"), &id)?;
         let mut store =
             Self { files: Arc::clone(files), folder, id, name: name.to_owned(), term, journal, kept: Vec::new() };
         let recovered = store.recover(records, contracts, memory)?;
@@ -159,7 +186,7 @@ impl QueryStore {
     }
 
     /// How long to wait for room on a full disk before trying again.
-    pub(crate) fn room_pause(&self) -> std::time::Duration {
+    pub(crate) fn room_pause(&self) -> Duration {
         self.files.room_pause()
     }
 
@@ -171,15 +198,7 @@ impl QueryStore {
 
     /// Refuses to go on once a later driver has begun.
     fn check_term(&self) -> Result<()> {
-        let next = term_path(&self.folder, self.term + 1);
-        match self.files.read(&next) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(self.files.as_ref(), &next, error)),
-            Ok(_) => Err(Error::state(
-                format!("query \"{}\" was taken over by another process", self.name),
-                "let only one process use a state directory",
-            )),
-        }
+        check_term(self.files.as_ref(), &self.folder, self.term)
     }
 
     /// What a writer of checkpoints needs.
@@ -187,12 +206,14 @@ impl QueryStore {
         CheckpointWriter {
             files: Arc::clone(&self.files),
             folder: self.folder.clone(),
+            term: self.term,
             before: self.kept.last().cloned(),
         }
     }
 
     /// Takes a checkpoint in that was written, and removes what nothing needs any more.
     pub(crate) fn keep(&mut self, manifest: Manifest) -> Result<()> {
+        self.check_term()?;
         self.kept.push(manifest);
         let dropped = self.kept.len().saturating_sub(KEPT_CHECKPOINTS);
         let old: Vec<Manifest> = self.kept.drain(..dropped).collect();
@@ -370,9 +391,8 @@ pub(super) fn file_name(name: &str) -> String {
 
 /// Begins the next term: the file is made by exactly one driver.
 fn begin_term(files: &dyn Files, folder: &str) -> Result<u64> {
-    let path = format!("{folder}/terms");
-    let names = files.list(&path).map_err(|error| failed(files, &path, error))?;
-    let mut term = names.iter().filter_map(|name| name.parse().ok()).max().unwrap_or(0) + 1;
+    let terms = terms_of(files, folder)?;
+    let mut term = terms.iter().max().copied().unwrap_or(0) + 1;
     // Unique, so that a store tells this driver's put from another's.
     let driver = uuid::Uuid::new_v4().to_string();
     loop {
@@ -384,11 +404,29 @@ fn begin_term(files: &dyn Files, folder: &str) -> Result<u64> {
         term += 1;
     }
     // The terms before are over; one is left as a witness, so that numbers never go back.
-    for name in names.iter().filter(|name| name.parse::<u64>().is_ok_and(|old| old + 1 < term)) {
-        let path = format!("{folder}/terms/{name}");
+    for old in terms.into_iter().filter(|old| old + 1 < term) {
+        let path = term_path(folder, old);
         files.remove(&path).map_err(|error| failed(files, &path, error))?;
     }
     Ok(term)
+}
+
+/// Refuses to go on once a later driver than that of `term` has begun.
+fn check_term(files: &dyn Files, folder: &str, term: u64) -> Result<()> {
+    let terms = terms_of(files, folder)?;
+    if terms.iter().any(|later| *later > term) {
+        let message =
+            format!("the query with its state at {} was taken over by another process", files.describe(folder));
+        return Err(Error::state(message, "let only one process use a state directory"));
+    }
+    Ok(())
+}
+
+/// The terms that have begun; the last two of them at least.
+fn terms_of(files: &dyn Files, folder: &str) -> Result<Vec<u64>> {
+    let path = format!("{folder}/terms");
+    let names = files.list(&path).map_err(|error| failed(files, &path, error))?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// The manifests of a query that are kept, oldest first, each as it can be read.
@@ -537,6 +575,7 @@ fn in_files(entries: &[PaneEntry]) -> impl Iterator<Item = &[PaneEntry]> {
 pub(crate) struct CheckpointWriter {
     files: Arc<dyn Files>,
     folder: String,
+    term: u64,
     before: Option<Manifest>,
 }
 
@@ -557,6 +596,7 @@ impl CheckpointWriter {
                 leaves,
             });
         }
+        check_term(self.files.as_ref(), &self.folder, self.term)?;
         let path = manifest_path(&self.folder, manifest.epoch);
         let fail = |error| failed(self.files.as_ref(), &path, error);
         if !self.files.create(&path, &write_single(&manifest)?).map_err(fail)? {

@@ -11,7 +11,7 @@ use super::kept::{Destination, Parquet, Postgres, Scenario, Sqlite};
 /// More steps than any scenario has; a loop that comes here does not end by itself.
 const MAX_STEPS: u64 = 5_000;
 /// Fewer steps than any scenario has.
-const MIN_STEPS: u64 = 100;
+const MIN_STEPS: u64 = 50;
 
 /// Kills a run at its first durable step, another at its second, until one ends by itself; each is begun again.
 pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destination) {
