@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `console` | `format` = table, csv or json (table); `color` = true or false (false) |
 //! | `files` | `path`, a folder; `format` = csv, json or parquet (csv); `compact`, a size, and `compact_after` (1 minute) |
+//! | `delta` | `path`, the folder of a Delta Lake table |
 //! | `sqlite` | `path`, a file; `table` (the sink's name); `mode` = append or upsert (append); `key`, for upsert |
 //! | `postgres` | `url`; `table`, `mode` and `key` as for `sqlite` |
 //! | `blackhole` | |
 
 mod blackhole;
 mod console;
+mod delta;
 mod files;
 mod postgres;
 mod relation;
@@ -28,6 +30,7 @@ use millstream_engine::{Error, Result};
 
 pub use blackhole::BlackholeSink;
 pub use console::{ConsoleSink, Format, OutputClosed, is_output_closed};
+pub use delta::DeltaSink;
 pub use files::{Compaction, FileFormat, FilesSink};
 pub use postgres::PostgresSink;
 pub use sqlite::SqliteSink;
@@ -36,7 +39,7 @@ use crate::options::{Options, nearest};
 use relation::Relation;
 
 /// The connectors that take results.
-const CONNECTORS: [&str; 5] = ["console", "files", "sqlite", "postgres", "blackhole"];
+const CONNECTORS: [&str; 6] = ["console", "files", "delta", "sqlite", "postgres", "blackhole"];
 
 /// The age from which small files are put together.
 const COMPACT_AFTER: Duration = Duration::from_secs(60);
@@ -45,6 +48,7 @@ const COMPACT_AFTER: Duration = Duration::from_secs(60);
 enum Destination<'a> {
     Console { format: Format, is_colored: bool },
     Files { path: &'a str, format: FileFormat, compaction: Option<Compaction> },
+    Delta { path: &'a str },
     Sqlite { path: &'a str, relation: Relation },
     Postgres { config: Box<tokio_postgres::Config>, relation: Relation },
     Blackhole,
@@ -67,6 +71,7 @@ pub fn open(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box
                 None => sink,
             })
         }
+        Destination::Delta { path } => Box::new(DeltaSink::new(path, schema)?),
         Destination::Sqlite { path, relation } => Box::new(SqliteSink::new(path, relation, schema)?),
         Destination::Postgres { config, relation } => Box::new(PostgresSink::new(*config, relation, schema)?),
         Destination::Blackhole => Box::new(BlackholeSink::new()),
@@ -89,6 +94,7 @@ fn destination<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<
     match connector.value.to_ascii_lowercase().as_str() {
         "console" => console_options(options),
         "files" => files_options(options),
+        "delta" => delta_options(options),
         "sqlite" => sqlite_options(name, options),
         "postgres" => postgres_options(name, options),
         "blackhole" => {
@@ -125,6 +131,17 @@ fn files_options(options: &[WithOption]) -> Result<Destination<'_>> {
         (Some(bytes), age) => Some(Compaction { bytes, age: age.unwrap_or(COMPACT_AFTER) }),
     };
     Ok(Destination::Files { path, format, compaction })
+}
+
+fn delta_options(options: &[WithOption]) -> Result<Destination<'_>> {
+    let mut options = Options::new("delta", options)?;
+    let path = options.required("path", "results")?;
+    options.finish()?;
+    if path.contains("://") {
+        let message = format!("option path is {path:?}, and Delta tables are written to local folders only");
+        return Err(Error::query(message, "name a folder"));
+    }
+    Ok(Destination::Delta { path })
 }
 
 fn sqlite_options<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<'a>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::kept::{Destination, Parquet, Postgres, Scenario, Sqlite};
+use super::kept::{Delta, Destination, Parquet, Postgres, Scenario, Sqlite};
 
 /// More steps than any scenario has; a loop that comes here does not end by itself.
 const MAX_STEPS: u64 = 5_000;
@@ -83,6 +83,13 @@ fn files_that_are_put_together_survive_a_kill_at_every_step() {
 }
 
 #[test]
+fn runs_into_a_delta_table_survive_a_kill_at_every_step() {
+    for scenario in [Scenario::group_by(40), Scenario::join(40), Scenario::ranks(40)] {
+        check_every_step(&scenario, &Delta);
+    }
+}
+
+#[test]
 fn a_join_survives_a_kill_at_every_step() {
     check_every_step(&Scenario::join(40), &Parquet::AN_EPOCH);
     check_every_step(&Scenario::join(40), &Sqlite);
@@ -106,9 +113,13 @@ fn runs_into_postgres_survive_a_kill_at_every_step() {
 fn random_kills_lose_nothing_and_repeat_nothing() {
     let kills = number("MILLSTREAM_TEST_KILLS", 200);
     let (files, sqlite) = (Parquet::AN_EPOCH, Sqlite);
-    let scenarios: [(Scenario, &dyn Destination); 3] =
-        [(Scenario::group_by(4_000), &files), (Scenario::join(400), &sqlite), (Scenario::ranks(2_000), &files)];
+    let scenarios: [(Scenario, &dyn Destination); 4] = [
+        (Scenario::group_by(4_000), &files),
+        (Scenario::join(400), &sqlite),
+        (Scenario::ranks(2_000), &files),
+        (Scenario::group_by(4_000), &Delta),
+    ];
     for (scenario, destination) in scenarios {
-        check_random_kills(&scenario, destination, seed(), kills.div_ceil(3));
+        check_random_kills(&scenario, destination, seed(), kills.div_ceil(4));
     }
 }

@@ -190,6 +190,48 @@ impl Place for ParquetPlace {
     }
 }
 
+/// The sink `delta`.
+pub(crate) struct Delta;
+
+impl Destination for Delta {
+    fn place(&self) -> Box<dyn Place> {
+        Box::new(DeltaPlace(Folder::new()))
+    }
+}
+
+struct DeltaPlace(Folder);
+
+impl DeltaPlace {
+    /// The files that the newest version of the table has.
+    fn files(&self) -> Vec<String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let url = deltalake_core::ensure_table_uri(self.0.path("out")).unwrap();
+            let table = deltalake_core::DeltaTableBuilder::from_url(url).unwrap().load().await.unwrap();
+            table.get_file_uris().unwrap().collect()
+        })
+    }
+}
+
+impl Place for DeltaPlace {
+    fn folder(&self) -> &Folder {
+        &self.0
+    }
+
+    fn sink(&self) -> String {
+        format!("CREATE SINK r WITH (connector = 'delta', path = '{}');", self.0.path("out"))
+    }
+
+    fn rows(&self, scenario: &Scenario) -> Vec<String> {
+        let folder = Folder::new();
+        for (number, file) in self.files().iter().enumerate() {
+            std::fs::copy(file.trim_start_matches("file://"), folder.path(&format!("{number}.parquet"))).unwrap();
+        }
+        let options = format!("connector = 'files', path = '{}', format = 'parquet'", folder.path(""));
+        sorted(&run_sql(&format!("CREATE TABLE r ({}) WITH ({options}); SELECT * FROM r", scenario.columns)).silent())
+    }
+}
+
 /// The sink `sqlite`.
 pub(crate) struct Sqlite;
 

@@ -22,7 +22,7 @@ use super::{blocking, not_begun};
 pub use compact::Compaction;
 use compact::{Small, compact};
 use ledger::{Ledger, ManifestFile, temporary_name};
-use part::Part;
+pub(super) use part::Part;
 
 /// The format of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use super::{FileFormat, failed};
 
 /// Writes the rows of one epoch to a file under a temporary name.
 #[derive(Debug)]
-pub(super) struct Part {
-    pub(super) epoch: Epoch,
+pub(in crate::sinks) struct Part {
+    pub(in crate::sinks) epoch: Epoch,
     path: PathBuf,
     rows: u64,
     encoder: Encoder,
@@ -26,10 +26,10 @@ pub(super) struct Part {
 
 /// What a file holds, as far as its manifest says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) bytes: u64,
-    pub(super) rows: u64,
-    pub(super) crc32: u32,
+pub(in crate::sinks) struct Content {
+    pub(in crate::sinks) bytes: u64,
+    pub(in crate::sinks) rows: u64,
+    pub(in crate::sinks) crc32: u32,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ enum Encoder {
 
 impl Part {
     /// Begins the file anew, whatever is there under its name.
-    pub(super) fn create(epoch: Epoch, path: PathBuf, format: FileFormat, schema: SchemaRef) -> Result<Self> {
+    pub(in crate::sinks) fn create(epoch: Epoch, path: PathBuf, format: FileFormat, schema: SchemaRef) -> Result<Self> {
         let mut file = CheckedFile::create(&path).map_err(|e| failed(&path, e))?;
         let encoder = match format {
             FileFormat::Csv => {
@@ -57,7 +57,7 @@ impl Part {
     }
 
     /// Appends rows.
-    pub(super) fn write(&mut self, rows: &[RecordBatch]) -> Result<()> {
+    pub(in crate::sinks) fn write(&mut self, rows: &[RecordBatch]) -> Result<()> {
         for batch in rows {
             match &mut self.encoder {
                 Encoder::Csv(file) => write_csv(file, batch, false)?,
@@ -73,7 +73,11 @@ impl Part {
     ///
     /// # Errors
     /// As `write` fails, and for a Parquet file.
-    pub(super) fn write_text(&mut self, rows: u64, write: impl FnOnce(&mut dyn Write) -> Result<u64>) -> Result<()> {
+    pub(in crate::sinks) fn write_text(
+        &mut self,
+        rows: u64,
+        write: impl FnOnce(&mut dyn Write) -> Result<u64>,
+    ) -> Result<()> {
         let (Encoder::Csv(file) | Encoder::Json(file)) = &mut self.encoder else {
             return Err(Error::internal("text for a Parquet file"));
         };
@@ -83,7 +87,7 @@ impl Part {
     }
 
     /// Writes what is buffered and makes the bytes safe; the name stays the temporary one.
-    pub(super) fn finish(self) -> Result<Content> {
+    pub(in crate::sinks) fn finish(self) -> Result<Content> {
         let file = match self.encoder {
             Encoder::Csv(file) | Encoder::Json(file) => file,
             Encoder::Parquet(writer) => writer.into_inner().map_err(DataFusionError::from)?,
@@ -93,7 +97,7 @@ impl Part {
     }
 
     /// Takes the file back.
-    pub(super) fn discard(self) -> Result<()> {
+    pub(in crate::sinks) fn discard(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|e| failed(&self.path, e))
     }
 }
