@@ -117,6 +117,21 @@ fn is_ready(path: &Path) -> bool {
     !name.starts_with(['.', '_']) && !name.ends_with(".tmp") && path.is_file()
 }
 
+/// Refuses a file that a `files` sink has put together of others, which a reader that watches has read already.
+///
+/// # Errors
+/// Names the file.
+pub(super) fn refuse_compacted(file: &Path) -> Result<()> {
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let manifest = file.with_file_name("_manifest").join(stem.trim_start_matches("part-")).with_extension("json");
+    let epochs = stem.strip_prefix("part-").and_then(|epochs| epochs.split_once('-'));
+    if epochs.is_none() || !manifest.is_file() {
+        return Ok(());
+    }
+    let message = format!("file {} holds the rows of files that may have been read before", file.display());
+    Err(Error::query(message, "leave watch_interval out, or compact out of the options of the sink that writes it"))
+}
+
 /// The same file under a path that does not depend on the working directory; links in it are kept.
 fn absolute(file: &Path) -> Result<PathBuf> {
     std::path::absolute(file).map_err(|error| Error::external(format!("finding {}", file.display()), error))

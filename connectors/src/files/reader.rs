@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Rows;
 use super::input::FileInput;
-use super::list::FileSet;
+use super::list::{FileSet, refuse_compacted};
 use super::record::{FileRecord, Opened, note_end, note_file};
 
 /// Reads a file set from front to back.
@@ -50,6 +50,7 @@ impl FilesReader {
         let is_watching = watch_interval.is_some();
         let files = SpawnedTask::spawn_blocking(move || {
             let mut files = Files::resume(set, rows, from, index)?;
+            files.is_watching = is_watching;
             files.look()?;
             if files.known.is_empty() && !is_watching { Err(files.set.nothing_found()) } else { Ok(files) }
         });
@@ -122,6 +123,8 @@ struct Files {
     end_is_noted: bool,
     /// False when new files may have come since the last look.
     has_looked: bool,
+    /// Whether new files are looked for, and so must not hold what was read before.
+    is_watching: bool,
 }
 
 impl Files {
@@ -142,12 +145,17 @@ impl Files {
             offset: from,
             end_is_noted: opened.end.is_some(),
             has_looked: true,
+            is_watching: false,
         })
     }
 
     /// Queues the files that were not there before.
     fn look(&mut self) -> Result<()> {
-        for file in self.set.list()? {
+        let files = self.set.list()?;
+        if self.is_watching {
+            files.iter().try_for_each(|file| refuse_compacted(file))?;
+        }
+        for file in files {
             if self.known.insert(file.clone()) {
                 tracing::debug!(file = %file.display(), "new file");
                 self.waiting.push_back(file);

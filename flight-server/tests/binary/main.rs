@@ -6,6 +6,7 @@ mod demo;
 mod exits;
 mod generator;
 mod kept;
+mod limits;
 mod memory;
 mod object_store;
 mod output;
