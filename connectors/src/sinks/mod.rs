@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(error.to_string(), "sink \"results\" has the unknown connector \"file\"");
         assert_eq!(
             error.hint(),
-            Some("did you mean \"files\"? the connectors are console, files, sqlite, postgres, blackhole")
+            Some("did you mean \"files\"? the connectors are console, files, delta, sqlite, postgres, blackhole")
         );
         assert!(open_with(&[]).is_err());
         assert!(open_with(&[("connector", "blackhole"), ("path", "x")]).is_err());

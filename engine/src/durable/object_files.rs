@@ -21,7 +21,8 @@ use std::sync::mpsc::sync_channel;
 
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{
-    Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, Result as StoreResult,
+    Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    Result as StoreResult,
 };
 use futures::{StreamExt, TryStreamExt};
 use tokio::runtime::{Builder, Runtime};
@@ -139,20 +140,19 @@ impl ObjectFiles {
     }
 
     /// The chunks of a file that grows, in order.
-    fn chunks(&self, path: &Path) -> io::Result<Vec<Path>> {
+    fn chunks(&self, path: &Path) -> io::Result<Vec<ObjectMeta>> {
         let (store, path) = (Arc::clone(&self.store), named_after(path, CHUNKS)?);
-        let mut chunks: Vec<Path> =
-            self.wait(async move { store.list(Some(&path)).map_ok(|object| object.location).try_collect().await })?;
-        chunks.sort();
+        let mut chunks: Vec<_> = self.wait(async move { store.list(Some(&path)).try_collect().await })?;
+        chunks.sort_by(|a, b| a.location.cmp(&b.location));
         Ok(chunks)
     }
 
-    fn read_chunks(&self, chunks: Vec<Path>) -> io::Result<Vec<u8>> {
+    fn read_chunks(&self, chunks: Vec<ObjectMeta>) -> io::Result<Vec<u8>> {
         let store = Arc::clone(&self.store);
         let parts: Vec<_> = self.wait(async move {
             let fetches = chunks.into_iter().map(|chunk| {
                 let store = Arc::clone(&store);
-                async move { store.get(&chunk).await?.bytes().await }
+                async move { store.get(&chunk.location).await?.bytes().await }
             });
             futures::stream::iter(fetches).buffered(FETCHES).try_collect().await
         })?;
@@ -172,7 +172,7 @@ impl ObjectFiles {
     /// Deletes the chunks of a file that was marked as removed, then the mark.
     fn finish_removal(&self, path: &Path) -> io::Result<()> {
         for chunk in self.chunks(path)? {
-            self.delete(chunk)?;
+            self.delete(chunk.location)?;
         }
         self.delete(named_after(path, REMOVED)?)
     }
@@ -224,7 +224,7 @@ impl Files for ObjectFiles {
     fn append(&self, path: &str) -> io::Result<Box<dyn AppendFile>> {
         let path = self.path(path)?;
         let chunks = self.chunks(&path)?;
-        let length = if chunks.is_empty() { 0 } else { self.read_chunks(chunks.clone())?.len() as u64 };
+        let length = chunks.iter().map(|chunk| chunk.size.saturating_sub(WRITER_BYTES as u64)).sum();
         let files = self.clone();
         Ok(Box::new(ObjectAppend { files, path, chunks: chunks.len(), length, unsynced: Vec::new() }))
     }
