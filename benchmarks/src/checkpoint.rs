@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use millstream::cli::{Durability, Format};
+use millstream::cli::{Durability, Format, StateArgs};
 use millstream::output::Output;
+use millstream::queries::Outcome;
 use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
 use millstream::state::State;
+use millstream_engine::durable::StatePlace;
 use tokio::sync::watch;
 
 use crate::median;
@@ -29,18 +31,18 @@ pub(crate) struct Args {
 }
 
 /// Longer than any run.
-const NEVER: Duration = Duration::from_secs(1 << 30);
+pub(crate) const NEVER: Duration = Duration::from_secs(1 << 30);
 
 /// A query whose state has this many keys and panes.
-struct Subject {
-    name: &'static str,
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
     codes: u32,
     users: u32,
     key: &'static str,
     window: &'static str,
 }
 
-const SUBJECTS: [Subject; 2] = [
+pub(crate) const SUBJECTS: [Subject; 2] = [
     Subject {
         name: "4,000 keys x 60 panes",
         codes: 4_000,
@@ -86,35 +88,60 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
 /// Runs one variant; its epochs and the time it took.
 async fn measure(subject: &Subject, args: &Args, variant: &str) -> anyhow::Result<(u64, Duration)> {
     let folder = tempfile::tempdir().context("a temporary folder")?;
-    let (_keep_running, stop) = watch::channel(false);
-    let screen = Screen::new();
-    let output = Output::new(Format::Csv, None, screen.clone())?;
-    let mut session = Session::new(output, screen, stop, Mode::Run);
-    match variant {
-        "logged" => session.keep_state(kept(folder.path(), NEVER)?),
-        "checkpointed" => session.keep_state(kept(folder.path(), Duration::from_secs(args.interval))?),
-        _ => {}
-    }
-    let Subject { codes, users, key, window, .. } = subject;
-    let text = format!(
-        "CREATE STREAM TRANSACTION (
-           szcode VARCHAR, userID BIGINT, eventTime TIMESTAMP(3), Turnover BIGINT, Price DOUBLE,
-           WATERMARK FOR eventTime AS eventTime
-         ) WITH (connector = 'generate', rows = {}, codes = {codes}, users = {users});
-         CREATE SINK nowhere WITH (connector = 'blackhole');
-         INSERT INTO nowhere SELECT {key}, SUM(Price*Turnover) FROM TRANSACTION [{window}] GROUP BY {key}",
-        args.rows
-    );
-    let script = Script { origin: "benchmark".to_owned(), text };
-    session.run(&script).await.map_err(|error| anyhow::anyhow!(error.render()))?;
-    let outcome = session.outcomes().last().context("the query did not run")?;
+    let interval = match variant {
+        "logged" => Some(NEVER),
+        "checkpointed" => Some(Duration::from_secs(args.interval)),
+        _ => None,
+    };
+    let mut session = session(interval.map(|interval| kept(folder.path(), interval)).transpose()?)?;
+    let outcome = subject.run(&mut session, args.rows).await?;
     let epochs = outcome.summaries.iter().map(|summary| summary.progress.epochs).sum();
     Ok((epochs, outcome.elapsed))
 }
 
-fn kept(folder: &Path, interval: Duration) -> anyhow::Result<State> {
-    let mut state = State::open(&folder.join("state").as_path().into(), Durability::ProcessCrash, Some(interval))?;
-    // What is measured is the interval alone.
-    state.policy.recovery_target = NEVER;
-    Ok(state)
+/// A session with the state that is kept, if any is.
+pub(crate) fn session(state: Option<State>) -> anyhow::Result<Session> {
+    // Nothing stops it: the sender may go.
+    let (_, stop) = watch::channel(false);
+    let screen = Screen::new();
+    let output = Output::new(Format::Csv, None, screen.clone())?;
+    let mut session = Session::new(output, screen, stop, Mode::Run);
+    if let Some(state) = state {
+        session.keep_state(state);
+    }
+    Ok(session)
+}
+
+impl Subject {
+    /// Runs the query over so many generated trades.
+    pub(crate) async fn run<'a>(&self, session: &'a mut Session, rows: u64) -> anyhow::Result<&'a Outcome> {
+        let Self { codes, users, key, window, .. } = self;
+        let text = format!(
+            "CREATE STREAM TRANSACTION (
+               szcode VARCHAR, userID BIGINT, eventTime TIMESTAMP(3), Turnover BIGINT, Price DOUBLE,
+               WATERMARK FOR eventTime AS eventTime
+             ) WITH (connector = 'generate', rows = {rows}, codes = {codes}, users = {users});
+             CREATE SINK nowhere WITH (connector = 'blackhole');
+             INSERT INTO nowhere SELECT {key}, SUM(Price*Turnover) FROM TRANSACTION [{window}] GROUP BY {key}"
+        );
+        let script = Script { origin: "benchmark".to_owned(), text };
+        session.run(&script).await.map_err(|error| anyhow::anyhow!(error.render()))?;
+        session.outcomes().last().context("the query did not run")
+    }
+}
+
+/// A state directory whose queries are checkpointed at this interval and never for another reason.
+pub(crate) fn kept(folder: &Path, interval: Duration) -> anyhow::Result<State> {
+    let args = StateArgs {
+        durability: Durability::ProcessCrash,
+        checkpoint_interval: Some(interval),
+        recovery_target: Some(NEVER),
+        ..StateArgs::default()
+    };
+    Ok(State::open(&place(folder), &args)?)
+}
+
+/// Where state is kept in a folder.
+pub(crate) fn place(folder: &Path) -> StatePlace {
+    folder.join("state").as_path().into()
 }

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod groupby;
+mod recovery;
 
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ enum Benchmark {
     Groupby(groupby::Args),
     /// The same with state that is logged and checkpointed, against one that is not kept.
     Checkpoint(checkpoint::Args),
+    /// How fast state is rebuilt from its lineage, against how fast live rows are read.
+    Recovery(recovery::Args),
 }
 
 #[tokio::main]
@@ -24,6 +27,7 @@ async fn main() -> anyhow::Result<()> {
     match Benchmark::parse() {
         Benchmark::Groupby(args) => groupby::run(&args).await,
         Benchmark::Checkpoint(args) => checkpoint::run(&args).await,
+        Benchmark::Recovery(args) => recovery::run(&args).await,
     }
 }
 

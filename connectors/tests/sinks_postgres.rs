@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::sync::Arc;
 
 use common::options;
@@ -24,7 +25,10 @@ impl Place {
     /// `None`, loudly, without a server.
     async fn new(table: &str) -> Option<Self> {
         let Ok(url) = std::env::var("MILLSTREAM_TEST_POSTGRES") else {
-            eprintln!("SKIPPED: no PostgreSQL; MILLSTREAM_TEST_POSTGRES names one (`.ci/postgres start` makes one)");
+            let note = "SKIPPED: no PostgreSQL; MILLSTREAM_TEST_POSTGRES names one (`.ci/postgres start` makes one)";
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{note}");
+            // Not `eprintln!`, which is not shown for tests that pass.
+            writeln!(std::io::stderr(), "{note}").unwrap();
             return None;
         };
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
@@ -36,9 +40,15 @@ impl Place {
     fn sink(&self, more: &[(&str, &str)], rows: &RecordBatch) -> Box<dyn Sink> {
         // By this name the server knows its connection.
         let url = format!("{}?application_name={}", self.url, self.table);
-        let mut with = vec![("connector", "postgres"), ("url", url.as_str()), ("table", self.table.as_str())];
+        let mut with = vec![("url", url.as_str()), ("table", self.table.as_str())];
         with.extend(more);
-        open_sink("results", &options(&with), rows.schema()).unwrap()
+        Self::open(&with, rows)
+    }
+
+    fn open(with: &[(&str, &str)], rows: &RecordBatch) -> Box<dyn Sink> {
+        let mut all = vec![("connector", "postgres")];
+        all.extend(with);
+        open_sink("results", &options(&all), rows.schema()).unwrap()
     }
 
     async fn ask(&self, sql: &str) -> Vec<String> {
@@ -87,6 +97,35 @@ async fn epochs_are_there_once_and_an_earlier_run_is_refused() {
     assert_eq!(place.rows().await, ["1|a\tb", "2|\\N", "4|new"]);
     let error = place.sink(&[], &pairs(&[], &[])).begin(&writer("other", 9)).await.unwrap_err();
     assert!(error.to_string().contains("holds the results of an earlier run"), "{error}");
+}
+
+#[tokio::test]
+async fn another_spelling_of_a_table_is_the_same_table() {
+    let Some(place) = Place::new("spelling").await else { return };
+    let mut sink = place.sink(&[], &pairs(&[], &[]));
+    sink.begin(&writer(&place.table, 1)).await.unwrap();
+    put(sink.as_mut(), 0, pairs(&[1], &["a"])).await.unwrap();
+    let spelled = format!("public.{}", place.table);
+    let spelled = || Place::open(&[("url", &place.url), ("table", &spelled)], &pairs(&[], &[]));
+    let error = spelled().begin(&writer("other", 9)).await.unwrap_err();
+    assert!(error.to_string().contains("holds the results of an earlier run"), "{error}");
+    let mut sink = spelled();
+    assert_eq!(sink.begin(&writer(&place.table, 2)).await.unwrap(), Some(Epoch(0)));
+    put(sink.as_mut(), 1, pairs(&[2], &["b"])).await.unwrap();
+    assert_eq!(place.rows().await, ["1|a", "2|b"]);
+}
+
+#[tokio::test]
+async fn a_commit_is_safe_where_the_server_is_set_to_answer_before() {
+    let Some(place) = Place::new("safe").await else { return };
+    let setting = "TEXT DEFAULT current_setting('synchronous_commit')";
+    place.ask(&format!("CREATE TABLE {} (k BIGINT, v {setting})", place.table)).await;
+    let rows = RecordBatch::try_from_iter([("k", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+    let url = format!("{}?options=-c%20synchronous_commit%3Doff", place.url);
+    let mut sink = Place::open(&[("url", &url), ("table", &place.table)], &rows);
+    sink.begin(&writer(&place.table, 1)).await.unwrap();
+    put(sink.as_mut(), 0, rows).await.unwrap();
+    assert_eq!(place.rows().await, ["1|on"]);
 }
 
 #[tokio::test]

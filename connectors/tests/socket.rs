@@ -12,7 +12,7 @@ use common::{PATIENCE, Rows, next, open, open_it, trades};
 use datafusion::common::runtime::SpawnedTask;
 use millstream_connectors::socket::SocketSource;
 use millstream_engine::source::PartitionReader;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const ONE: &str = "600519,2013-10-07T09:30:00,300,17.25\n";
@@ -75,14 +75,47 @@ async fn each_connection_has_its_own_header() {
     send(address, "Price,szcode,eventTime,Turnover\n17.25,600519,2013-10-07T09:30:00,300\n").await;
     take(reader.as_mut(), &mut rows, 2).await;
     assert_eq!(rows.good[0], rows.good[1]);
-    send(address, "a,b\n").await;
-    let error = loop {
-        match next(reader.as_mut()).await {
-            Ok(Some(split)) => rows.push(split).unwrap(),
-            other => break other.unwrap_err(),
+}
+
+#[tokio::test]
+async fn a_stray_connection_is_dropped_alone() {
+    for reconnect in ["true", "false"] {
+        let (mut reader, address) = listening(&[("header", "true"), ("reconnect", reconnect)]).await;
+        let mut rows = Rows::default();
+        // The first to come, after which nobody is connected.
+        check_dropped(send(address, "a,b\n").await).await;
+        let mut sender = send(address, &format!("szcode,eventTime,Turnover,Price\n{ONE}")).await;
+        take(reader.as_mut(), &mut rows, 1).await;
+        check_dropped(send(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await).await;
+        sender.write_all(ONE.as_bytes()).await.unwrap();
+        take(reader.as_mut(), &mut rows, 2).await;
+        assert_eq!((rows.good.len(), rows.bad.len()), (2, 0));
+        drop(sender);
+        if reconnect == "false" {
+            assert!(next(reader.as_mut()).await.unwrap().is_none());
         }
-    };
-    assert!(error.to_string().contains("has no column \"szcode\"; its header has: a, b"), "{error}");
+    }
+}
+
+/// Waits until the other side drops a connection.
+async fn check_dropped(mut stream: TcpStream) {
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0_u8; 1])).await.unwrap();
+    assert_eq!(read.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_fit_ends_a_stream_that_connects() {
+    for reconnect in ["true", "false"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let with =
+            [("connector", "socket"), ("address", address.as_str()), ("header", "true"), ("reconnect", reconnect)];
+        let mut reader = open(&trades(&with)).await.unwrap();
+        let (mut stream, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        stream.write_all(b"a,b\n").await.unwrap();
+        let error = next(reader.as_mut()).await.unwrap_err();
+        assert!(error.to_string().contains("has no column \"szcode\"; its header has: a, b"), "{error}");
+    }
 }
 
 #[tokio::test]

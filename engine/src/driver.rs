@@ -12,7 +12,7 @@ use crate::checkpoint::Counters;
 use crate::durable::StreamRecords;
 use crate::error::Result;
 use crate::executor::{Stage, StageCounts};
-use crate::ingest::{Block, Ingest, LogPlace, LogReader, Progress, Record};
+use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, Progress, Record};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::query::{QueryOptions, QueryProgress};
@@ -34,6 +34,7 @@ pub(crate) struct Driver {
     pub(crate) counters: Counters,
     pace: Pace,
     delays: Vec<Duration>,
+    pub(crate) rebuilt: Option<Rebuilt>,
     /// What outlives the process; nothing does without a state directory.
     pub(crate) keeper: Option<Keeper>,
 }
@@ -59,6 +60,19 @@ pub struct Summary {
     pub delays: Vec<Duration>,
     /// Whether it was stopped before its streams ended.
     pub was_stopped: bool,
+    /// What it cost to go on; none if there was nothing to replay.
+    pub rebuilt: Option<Rebuilt>,
+}
+
+/// State that was rebuilt from its lineage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Epochs that were replayed.
+    pub epochs: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// How long it took, from the checkpoint's state to the first new epoch.
+    pub elapsed: Duration,
 }
 
 impl Summary {
@@ -70,6 +84,17 @@ impl Summary {
         let rank = (share.clamp(0.0, 1.0) * last as f64).round() as usize;
         sorted.get(rank).copied().unwrap_or_default()
     }
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Rows are worth a micro-batch.
+    Epoch,
+    /// A checkpoint is due, or one has been written.
+    Checkpoint,
+    /// Every stream has ended.
+    End,
 }
 
 /// The records of a micro-batch.
@@ -100,6 +125,7 @@ impl Driver {
             epoch: Epoch(0),
             counters: Counters::default(),
             delays: Vec::new(),
+            rebuilt: None,
             keeper: None,
         }
     }
@@ -111,19 +137,28 @@ impl Driver {
         mut stop: watch::Receiver<bool>,
         progress: &watch::Sender<QueryProgress>,
     ) -> Result<Summary> {
-        let mut was_stopped = self.recover(sink, &mut stop, progress).await?;
+        if self.recover(sink, &mut stop, progress).await? {
+            // A part of the lineage is no state to keep; all of it is still there for the next run.
+            return Ok(self.summary(true));
+        }
+        let mut was_stopped = false;
         let mut due = Instant::now();
-        while !was_stopped {
-            let is_over = tokio::select! {
+        loop {
+            let turn = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => {
                     was_stopped = true;
-                    true
+                    Turn::End
                 }
-                ended = self.wait(due) => ended?,
+                turn = self.wait(due) => turn?,
             };
-            if is_over && !self.streams.is_empty() {
-                break;
+            match turn {
+                Turn::Checkpoint => {
+                    self.checkpoint_if_due().await?;
+                    continue;
+                }
+                Turn::End if was_stopped || !self.streams.is_empty() => break,
+                Turn::End | Turn::Epoch => {}
             }
             let started = Instant::now();
             due = started + self.options.interval;
@@ -133,7 +168,7 @@ impl Driver {
             self.keep_pace(rows, bytes, started.elapsed());
             self.checkpoint_if_due().await?;
             progress.send_replace(self.progress(watermark, started.elapsed()));
-            if self.streams.is_empty() {
+            if turn == Turn::End {
                 break;
             }
         }
@@ -157,6 +192,7 @@ impl Driver {
             counts: self.stage.counts(),
             delays: self.delays.clone(),
             was_stopped,
+            rebuilt: self.rebuilt,
         }
     }
 
@@ -166,8 +202,8 @@ impl Driver {
         self.streams.iter().for_each(|stream| stream.reader.let_wait(self.pace.log_bytes()));
     }
 
-    /// Waits until there is something worth a micro-batch; true once every stream has ended.
-    async fn wait(&mut self, due: Instant) -> Result<bool> {
+    /// Waits until there is something to do.
+    async fn wait(&mut self, due: Instant) -> Result<Turn> {
         let batch_rows = self.pace.batch_rows(self.options.batch_rows);
         loop {
             let mut waiting = 0;
@@ -182,23 +218,27 @@ impl Driver {
                 }
             }
             if ended == self.streams.len() {
-                return Ok(true);
+                return Ok(Turn::End);
             }
             // Once an input has ended, waiting for more rows of it is in vain.
             is_pressing |= self.streams.iter().any(|stream| stream.reader.is_closed());
             let now = Instant::now();
             if waiting > 0 && (is_pressing || now >= due) {
-                return Ok(false);
+                return Ok(Turn::Epoch);
             }
-            let changes = self.streams.iter_mut().map(|stream| stream.reader.changed().boxed());
-            let changed = select_all(changes);
-            if waiting == 0 {
-                changed.await;
-            } else {
-                tokio::select! {
-                    _ = changed => {}
-                    () = tokio::time::sleep_until(due.into()) => {}
+            let Self { streams, keeper, .. } = self;
+            let changes = streams.iter_mut().map(|stream| stream.reader.changed().boxed());
+            // Also without a row more: an input may wait for a checkpoint to make room in its log.
+            let checkpoint = async {
+                match keeper {
+                    Some(keeper) => keeper.checkpoint_turn().await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                _ = select_all(changes) => {}
+                () = tokio::time::sleep_until(due.into()), if waiting > 0 => {}
+                () = checkpoint => return Ok(Turn::Checkpoint),
             }
         }
     }
@@ -351,9 +391,9 @@ impl MicroBatch {
         self.watermark = self.watermark.max(next.watermark);
     }
 
-    /// How many rows it has.
-    pub(crate) const fn rows(&self) -> u64 {
-        self.rows
+    /// Whether it is as large as what is rebuilt together may be.
+    pub(crate) const fn is_full(&self, rows: u64) -> bool {
+        self.rows >= rows || self.bytes >= LOG_LIMIT_BYTES
     }
 
     /// What its records say, for the journal.

@@ -1,32 +1,21 @@
-//! The durable side of a driver: intents and commits, checkpoints, and recovery from them.
-//!
-//! Recovery is the normal path run again. The state of the last checkpoint is put back, the epochs that were
-//! committed since go through the update plan for their state only, and an epoch whose intent was logged but not its
-//! commit runs wholly, with the blocks and the watermark of the intent. The sink's ledger says whether its output is
-//! there already.
+//! The durable side of a driver while it runs: intents and commits, and checkpoints.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
 use futures::FutureExt;
-use tokio::sync::watch;
+use futures::future::{pending, select_all};
 
 use crate::batch::Epoch;
 use crate::checkpoint::{MANIFEST_VERSION, Manifest};
-use crate::driver::{Driver, MicroBatch, stopped};
-use crate::durable::{Commit, FullDisk, Intent, LoggedEpoch, QueryStore, Recovered, SharedWal};
+use crate::driver::{Driver, MicroBatch};
+use crate::durable::{Commit, FullDisk, Intent, QueryStore, Recovered, SharedWal};
 use crate::error::{Error, Result};
-use crate::ingest::Record;
-use crate::query::{QueryProgress, Recovery};
-use crate::sink::{Guarantee, Sink};
 use crate::time::{Clock, SystemClock};
 
-/// Rows of committed epochs whose state is rebuilt together; watermarks of windows in between are passed at once.
-const REPLAYED_ROWS: u64 = 1 << 20;
-/// Rows that go through the update plan together then: the more, the fewer state rows come out.
-const REPLAYED_UNIT_ROWS: usize = 1 << 19;
+/// A checkpoint is due when a log has taken in this part of what it may hold.
+const LOG_SHARES: u64 = 4;
 
 /// How checkpoints are paced.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +27,18 @@ pub struct CheckpointPolicy {
     pub recovery_target: Duration,
     /// Epochs between two checkpoints at the most; without a bound unless set.
     pub epochs: u64,
+    /// Rows of committed epochs whose state is rebuilt together, with one passing of watermarks; 1,048,576 unless set.
+    pub replay_rows: u64,
 }
 
 impl Default for CheckpointPolicy {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(10), recovery_target: Duration::from_secs(3), epochs: u64::MAX }
+        Self {
+            interval: Duration::from_secs(10),
+            recovery_target: Duration::from_secs(3),
+            epochs: u64::MAX,
+            replay_rows: 1 << 20,
+        }
     }
 }
 
@@ -58,6 +54,10 @@ pub(crate) struct Keeper {
     /// The logs of streams that are kept for this query, by name.
     wals: BTreeMap<String, SharedWal>,
     writing: Option<SpawnedTask<Result<Manifest>>>,
+    /// The end of one that was written and is still to be taken in.
+    written: Option<Result<Manifest>>,
+    /// How much each log had taken in when the last checkpoint began.
+    logged: BTreeMap<String, u64>,
     checkpointed: Instant,
     epochs_since: u64,
     /// How long the updates since the last checkpoint took.
@@ -81,8 +81,10 @@ impl Keeper {
             policy,
             sink_epoch: recovered.sink_epoch,
             recovered: Some(recovered),
+            logged: logged_by(&wals),
             wals,
             writing: None,
+            written: None,
             checkpointed: Instant::now(),
             epochs_since: 0,
             updating: Duration::ZERO,
@@ -90,7 +92,29 @@ impl Keeper {
         }
     }
 
-    fn store(&mut self) -> Result<&mut QueryStore> {
+    /// What the last run left; it is taken once.
+    pub(crate) fn take_recovered(&mut self) -> Result<Recovered> {
+        self.recovered.take().ok_or_else(|| Error::internal("a query recovers twice"))
+    }
+
+    /// The rows that are replayed together.
+    pub(crate) const fn replay_rows(&self) -> u64 {
+        self.policy.replay_rows
+    }
+
+    /// Notes that the work of an epoch begins.
+    pub(crate) fn begin_update(&mut self) {
+        self.update_started = Instant::now();
+    }
+
+    /// Counts epochs that were replayed, the last of them with this commit.
+    pub(crate) fn note_replayed(&mut self, epochs: u64, commit: &Commit, took: Duration) {
+        self.sink_epoch = commit.sink_epoch;
+        self.epochs_since += epochs;
+        self.updating += took;
+    }
+
+    pub(crate) fn store(&mut self) -> Result<&mut QueryStore> {
         self.store.as_mut().ok_or_else(|| Error::internal("the query's store is away"))
     }
 
@@ -131,7 +155,34 @@ impl Keeper {
         self.epochs_since > 0
             && (self.checkpointed.elapsed() >= self.policy.interval
                 || self.updating >= self.policy.recovery_target
-                || self.epochs_since >= self.policy.epochs)
+                || self.epochs_since >= self.policy.epochs
+                || self.wals.iter().any(|(name, wal)| wal.has_reached(self.pressing_at(name, wal))))
+    }
+
+    /// How much a log has taken in when it is time for a checkpoint, so that it can be trimmed before it is full.
+    fn pressing_at(&self, name: &str, wal: &SharedWal) -> u64 {
+        self.logged.get(name).copied().unwrap_or_default() + wal.limit_bytes() / LOG_SHARES
+    }
+
+    /// Completes when a checkpoint has been written or is due, however few rows come.
+    pub(crate) async fn checkpoint_turn(&mut self) {
+        if let Some(task) = self.writing.as_mut() {
+            self.written = Some(flattened(task.await));
+            self.writing = None;
+        }
+        if self.written.is_some() || self.is_due() {
+            return;
+        }
+        if self.epochs_since == 0 {
+            return pending().await;
+        }
+        let logs = self.wals.iter().map(|(name, wal)| wal.reaches(self.pressing_at(name, wal)).boxed());
+        let pressed = select_all(logs.chain([pending().boxed()]));
+        let due = self.checkpointed.checked_add(self.policy.interval);
+        tokio::select! {
+            () = until(due) => {}
+            _ = pressed => {}
+        }
     }
 }
 
@@ -140,7 +191,7 @@ impl Driver {
     pub(crate) fn begin_intent(&mut self, batch: &mut MicroBatch) -> PendingIntent {
         let epoch = self.epoch;
         let keeper = self.keeper.as_mut()?;
-        keeper.update_started = Instant::now();
+        keeper.begin_update();
         let mut store = keeper.store.take()?;
         let intent = Intent {
             epoch,
@@ -192,8 +243,10 @@ impl Driver {
     pub(crate) async fn checkpoint_if_due(&mut self) -> Result<()> {
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
         if let Some(written) = keeper.writing.as_mut().and_then(FutureExt::now_or_never) {
-            keeper.writing = None;
-            self.take_in(flattened(written)).await?;
+            (keeper.writing, keeper.written) = (None, Some(flattened(written)));
+        }
+        if let Some(written) = keeper.written.take() {
+            self.take_in(written).await?;
         }
         if self.keeper.as_ref().is_some_and(|keeper| keeper.writing.is_none() && keeper.is_due()) {
             self.start_checkpoint().await?;
@@ -242,6 +295,7 @@ impl Driver {
             files: Vec::new(),
         };
         (keeper.checkpointed, keeper.epochs_since, keeper.updating) = (Instant::now(), 0, Duration::ZERO);
+        keeper.logged = logged_by(&keeper.wals);
         keeper.writing = Some(SpawnedTask::spawn_blocking(move || writer.write(manifest, stages)));
         Ok(())
     }
@@ -249,8 +303,12 @@ impl Driver {
     /// Waits for the checkpoint that is being written, if one is.
     async fn take_in_checkpoint(&mut self) -> Result<()> {
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
-        let Some(task) = keeper.writing.take() else { return Ok(()) };
-        self.take_in(flattened(task.join().await)).await
+        let written = match (keeper.written.take(), keeper.writing.take()) {
+            (Some(written), _) => written,
+            (None, Some(task)) => flattened(task.join().await),
+            (None, None) => return Ok(()),
+        };
+        self.take_in(written).await
     }
 
     /// Releases what a checkpoint that was written makes unnecessary.
@@ -267,179 +325,33 @@ impl Driver {
             Err(error) => return Err(error),
         };
         tracing::info!(epoch = manifest.epoch.0, files = manifest.files.len(), "checkpointed");
-        let names: Vec<String> = keeper.wals.keys().cloned().collect();
-        let needed = keeper
-            .on_disk(move |store| {
-                store.keep(manifest)?;
-                Ok(names.into_iter().filter_map(|name| Some((store.needed_from(&name)?, name))).collect::<Vec<_>>())
-            })
-            .await?;
-        for (seq, name) in needed {
-            if let (Some(wal), Some(store)) = (keeper.wals.get(&name), &keeper.store) {
+        keeper.on_disk(move |store| store.keep(manifest)).await?;
+        let Some(store) = &keeper.store else { return Ok(()) };
+        for (name, wal) in &keeper.wals {
+            if let Some(seq) = store.needed_from(name) {
+                wal.release(&store.id, seq).await?;
+            }
+            if let (true, Some(seq)) = (wal.is_full(), store.reached(name)) {
+                // An input that waits is worse than a checkpoint that there is no falling back behind.
                 wal.release(&store.id, seq).await?;
             }
         }
         Ok(())
     }
+}
 
-    /// Begins the sink's reign and brings the state to where the last run left it; whether it was stopped meanwhile.
-    pub(crate) async fn recover(
-        &mut self,
-        sink: &mut dyn Sink,
-        stop: &mut watch::Receiver<bool>,
-        progress: &watch::Sender<QueryProgress>,
-    ) -> Result<bool> {
-        let Some(keeper) = self.keeper.as_mut() else {
-            let fresh = crate::sink::SinkWriter { query: uuid::Uuid::new_v4().to_string(), term: 1 };
-            sink.begin(&fresh).await?;
-            return Ok(false);
-        };
-        let writer = keeper.store()?.writer();
-        let recovered = keeper.recovered.take().ok_or_else(|| Error::internal("a query recovers twice"))?;
-        let ledger = sink.begin(&writer).await?;
-        check_ledger(&keeper.store()?.name, sink.guarantee(), ledger, &recovered)?;
-        (self.epoch, self.counters) = (recovered.epoch, recovered.counters);
-        if let Some(stages) = recovered.stages {
-            self.stage.put_back(&mut stages.into_iter())?;
-        }
-        let total = recovered.epochs.len() as u64;
-        let (started, rows_before) = (Instant::now(), self.counters.rows_read);
-        let mut epochs = recovered.epochs.into_iter();
-        while epochs.len() > 0 {
-            let recovery = Some(Recovery { epochs_done: total - epochs.len() as u64, epochs: total });
-            progress.send_replace(QueryProgress { recovery, ..self.progress(self.watermark(), Duration::ZERO) });
-            tokio::select! {
-                biased;
-                () = stopped(stop) => return Ok(true),
-                ended = self.run_again(&mut epochs, ledger, sink) => ended?,
-            }
-        }
-        if total > 0 {
-            let rows = self.counters.rows_read - rows_before;
-            tracing::info!(epochs = total, rows, elapsed = ?started.elapsed(), "rebuilt the state from its lineage");
-        }
-        progress.send_replace(self.progress(self.watermark(), Duration::ZERO));
-        Ok(false)
-    }
+fn logged_by(wals: &BTreeMap<String, SharedWal>) -> BTreeMap<String, u64> {
+    wals.iter().map(|(name, wal)| (name.clone(), wal.appended())).collect()
+}
 
-    /// Runs the next of the logged epochs again, several at once where only their state is wanted.
-    async fn run_again(
-        &mut self,
-        epochs: &mut std::vec::IntoIter<LoggedEpoch>,
-        ledger: Option<Epoch>,
-        sink: &mut dyn Sink,
-    ) -> Result<()> {
-        let mut together: Option<(MicroBatch, u64, Commit)> = None;
-        while together.as_ref().is_none_or(|(batch, ..)| batch.rows() < REPLAYED_ROWS)
-            && let Some(logged) = epochs.next()
-        {
-            let LoggedEpoch { intent, commit } = logged;
-            let batch = self.batch_again(&intent).await?;
-            let Some(commit) = commit else {
-                self.rebuild(together).await?;
-                return self.finish_in_hand(batch, ledger, sink).await;
-            };
-            match &mut together {
-                Some((known, count, last)) => {
-                    known.append(batch, REPLAYED_UNIT_ROWS);
-                    (*count, *last) = (*count + 1, commit);
-                }
-                None => together = Some((batch, 1, commit)),
-            }
-        }
-        self.rebuild(together).await
-    }
-
-    /// The micro-batch that an intent names.
-    async fn batch_again(&mut self, intent: &Intent) -> Result<MicroBatch> {
-        let mut taken = Vec::new();
-        for (index, records) in intent.streams.iter().enumerate() {
-            taken.push(self.take_until(index, records.end()).await?);
-        }
-        let mut batch = self.batch_of(taken);
-        if batch.watermark == intent.watermark && batch.take_logged() == intent.streams {
-            return Ok(batch);
-        }
-        Err(Error::state(
-            format!(
-                "epoch {} cannot be repeated: its input gives watermark {} instead of {}",
-                intent.epoch, batch.watermark, intent.watermark
-            ),
-            "restore the input as it was, or start again with a new state directory",
-        ))
-    }
-
-    /// Brings the state to what it was after so many committed epochs, the last of which had this commit.
-    async fn rebuild(&mut self, epochs: Option<(MicroBatch, u64, Commit)>) -> Result<()> {
-        let Some((batch, count, commit)) = epochs else { return Ok(()) };
-        let started = Instant::now();
-        self.update(&batch).await?;
-        self.stage.pass(batch.watermark)?;
-        self.counters = commit.counters;
-        self.epoch = commit.epoch.next();
-        if let Some(keeper) = self.keeper.as_mut() {
-            keeper.sink_epoch = commit.sink_epoch;
-            keeper.epochs_since += count;
-            keeper.updating += started.elapsed();
-        }
-        Ok(())
-    }
-
-    /// Runs the epoch that was not committed, wholly.
-    async fn finish_in_hand(&mut self, batch: MicroBatch, ledger: Option<Epoch>, sink: &mut dyn Sink) -> Result<()> {
-        if let Some(keeper) = self.keeper.as_mut() {
-            keeper.update_started = Instant::now();
-        }
-        self.update(&batch).await?;
-        let staged = self.evaluate(&batch, sink).await?;
-        // Where the ledger has the epoch, the sink leaves it as it is.
-        if staged > 0 {
-            sink.commit(self.epoch).await?;
-        }
-        tracing::info!(epoch = self.epoch.0, staged, ledger = ?ledger, "finished the epoch in hand");
-        self.finish_epoch(staged).await
-    }
-
-    /// Takes the records of a stream up to `end`.
-    async fn take_until(&mut self, index: usize, end: u64) -> Result<Vec<Arc<Record>>> {
-        let stream = self.streams.get_mut(index).ok_or_else(|| Error::internal("an epoch names too many streams"))?;
-        let mut records = Vec::new();
-        while stream.reader.place() < end {
-            let taken = stream.reader.take(usize::MAX, end);
-            if taken.is_empty() {
-                if stream.reader.is_at_end()? {
-                    let name = &stream.ingest.definition().name;
-                    return Err(Error::state(
-                        format!("stream \"{name}\" ends before record {end}, which the query has used"),
-                        "restore the input as it was, or start again with a new state directory",
-                    ));
-                }
-                stream.reader.changed().await;
-            }
-            records.extend(taken);
-        }
-        Ok(records)
+/// Completes at a time; never at one that no clock can show.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
     }
 }
 
 fn flattened<T>(ended: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     ended.map_err(|error| Error::internal(format!("a write stopped: {error}")))?
-}
-
-/// Compares the sink's ledger with the journal.
-fn check_ledger(name: &str, guarantee: Guarantee, ledger: Option<Epoch>, recovered: &Recovered) -> Result<()> {
-    if guarantee == Guarantee::AtLeastOnce {
-        return Ok(());
-    }
-    let committed = recovered.epochs.iter().filter_map(|epoch| epoch.commit.as_ref()).next_back();
-    let known = committed.map_or(recovered.sink_epoch, |commit| commit.sink_epoch);
-    let in_hand = recovered.epochs.last().filter(|epoch| epoch.commit.is_none()).map(|epoch| epoch.intent.epoch);
-    if ledger == known || (ledger.is_some() && ledger == in_hand) {
-        return Ok(());
-    }
-    let say = |epoch: Option<Epoch>| epoch.map_or("no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
-    Err(Error::state(
-        format!("the sink of query \"{name}\" has {} of it, but the state directory says {}", say(ledger), say(known)),
-        "state directory and sink belong together: restore both from copies of the same time, or begin anew with both",
-    ))
 }

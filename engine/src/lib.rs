@@ -46,6 +46,7 @@ mod pace;
 pub mod plan;
 pub mod program;
 pub mod query;
+mod recovery;
 pub mod side;
 pub mod sink;
 pub mod size;
@@ -55,7 +56,7 @@ pub mod testing;
 pub mod time;
 pub mod window;
 
-pub use driver::Summary;
+pub use driver::{Rebuilt, Summary};
 pub use error::{Error, Result};
 pub use executor::{RowCounts, StageCounts};
 pub use keeper::CheckpointPolicy;

@@ -46,7 +46,7 @@ struct Left {
 }
 
 fn run(job: &Job, logical: &LogicalPlan, folder: &Path, sink: &mut LedgerSink) -> Result<(), Error> {
-    let pace = Pace { split_rows: 3, batch_rows: 5, checkpoint_epochs: 3 };
+    let pace = Pace { split_rows: 3, batch_rows: 5, checkpoint_epochs: 3, replay_rows: 7 };
     let (_sender, stop) = watch::channel(false);
     as_process(async {
         let directory = StateDirectory::open(&folder.into(), Durability::ProcessCrash)?;

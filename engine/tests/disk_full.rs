@@ -30,6 +30,7 @@ fn run(job: &Job, logical: &LogicalPlan, disk: &SimFiles, ledger: &Ledger, rng: 
         split_rows: rng.random_range(1..6),
         batch_rows: rng.random_range(1..12),
         checkpoint_epochs: rng.random_range(1..=4),
+        replay_rows: rng.random_range(1..40),
     };
     let mut sink = LedgerSink::new(ledger.clone(), Some(disk.clone()), None);
     let (_sender, stop) = watch::channel(false);

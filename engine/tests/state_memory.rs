@@ -1,6 +1,6 @@
 //! Limits on memory: state beyond its limit is on disk and the results are the same; a plan beyond its own says so.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod kept;
@@ -9,18 +9,24 @@ mod oracle;
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::TimeUnit;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use kept::Job;
 use kept::jobs::replayable;
+use kept::{Job, Table};
 use millstream_engine::query::QueryOptions;
 use millstream_engine::state::StateMemory;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
 use oracle::table::cells_of;
+use oracle::{Event, Log, Row, Window};
 
 async fn run(job: &Job, options: QueryOptions) -> millstream_engine::Result<Run> {
+    run_in_blocks_of(8, job, options).await
+}
+
+async fn run_in_blocks_of(block_rows: usize, job: &Job, options: QueryOptions) -> millstream_engine::Result<Run> {
     let scripts: Vec<_> = job.tables.iter().map(|table| table.log.script()).collect();
-    let mut cut = EvenCut { block_rows: 8, records: 4 };
+    let mut cut = EvenCut { block_rows, records: 4 };
     run_scripts(&job.logical().await, &scripts, &mut cut, options, None).await
 }
 
@@ -35,6 +41,44 @@ async fn state_without_room_in_memory_is_on_disk_and_gives_the_same_rows() {
             assert_eq!(rows, expected, "{} in {limit} bytes", job.sql);
             assert!(memory.disk_bytes() > 0 || limit > 2_000, "{}: nothing went to disk", job.sql);
         }
+    }
+}
+
+/// Rows of one block, each in a pane of its own, with strings that do not compress.
+fn long_strings(rows: u64, length: usize) -> Log {
+    let row = |number: u64| {
+        let word = |index: u64| format!("{:016x}", (number * 4_096 + index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Row {
+            partition: 0,
+            offset: number,
+            time: number as i64 * 2,
+            k: Some((0..length as u64 / 16).map(word).collect()),
+            g: None,
+            i: None,
+            d: None,
+            f: None,
+        }
+    };
+    let events = vec![Event::Rows(0, (0..rows).map(row).collect())];
+    Log { name: "s".to_owned(), partitions: 1, delay: 0, skew: None, unit: TimeUnit::Nanosecond, events }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panes_cut_from_one_block_take_no_more_of_the_disk_than_their_own_rows() {
+    const ROWS: u64 = 64;
+    const LENGTH: usize = 2_048;
+    let log = Arc::new(long_strings(ROWS, LENGTH));
+    let tables = vec![Table { log, window: Some(Window::new(2, 2)) }];
+    for sql in ["SELECT window_end, k FROM s", "SELECT window_end, k, COUNT(*) AS n FROM s GROUP BY window_end, k"] {
+        let job = Job { sql, tables: tables.clone(), given: None };
+        let memory = StateMemory::new(0, std::env::temp_dir());
+        let options = QueryOptions { state_memory: Arc::clone(&memory), ..QueryOptions::default() };
+        let rows = cells_of(&run_in_blocks_of(64, &job, options).await.unwrap().batches(), 0.0);
+        let expected = cells_of(&run_in_blocks_of(64, &job, QueryOptions::default()).await.unwrap().batches(), 0.0);
+        assert_eq!(rows, expected, "{sql}");
+        let text_bytes = ROWS * LENGTH as u64;
+        let disk_bytes = memory.disk_bytes();
+        assert!((text_bytes / 2..4 * text_bytes).contains(&disk_bytes), "{sql}: {disk_bytes} bytes");
     }
 }
 

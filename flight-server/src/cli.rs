@@ -81,6 +81,14 @@ pub struct RunArgs {
     /// Write rows to a file instead of stdout.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// What outlives the process.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// What `run` keeps, and how often.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StateArgs {
     /// Keep what the queries need to go on after a crash in this folder, or at s3://BUCKET/PREFIX, and go on from it.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<StatePlace>,
@@ -90,6 +98,18 @@ pub struct RunArgs {
     /// The longest time between two checkpoints of a query [default: 10s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "state_dir")]
     pub checkpoint_interval: Option<Duration>,
+    /// Checkpoint after so many micro-batches at the latest [default: no such limit].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "state_dir")]
+    pub checkpoint_epochs: Option<u64>,
+    /// How long it may take to rebuild state after a crash; checkpoints come as often as that needs [default: 3s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "state_dir")]
+    pub recovery_target: Option<Duration>,
+    /// What the log of a stream that cannot be read again keeps before its sender waits, such as 512MiB [default: 4GiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_log_limit, requires = "state_dir")]
+    pub log_limit: Option<u64>,
+    /// Go on in the input without the state of a query that has changed so that its state does not fit any more.
+    #[arg(long, requires = "state_dir")]
+    pub drop_state: bool,
 }
 
 /// What `state` does.
@@ -115,10 +135,11 @@ pub enum StateCommand {
 }
 
 /// What an acknowledged write survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Durability {
     /// The power going off: every write is synced.
+    #[default]
     PowerLoss,
     /// The death of the process: nothing is synced.
     ProcessCrash,
@@ -232,6 +253,15 @@ fn parse_parameter(text: &str) -> Result<(String, String), String> {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let span = millstream_sql::parse_span(text).map_err(|error| error.to_string())?;
     Ok(Duration::from_nanos(span.0.unsigned_abs()))
+}
+
+/// `512MiB`, `4 GiB`, from 64 KiB on: a log of less would have no room for what is read at once.
+fn parse_log_limit(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 64 << 10;
+    match millstream_engine::size::parse_size(text) {
+        Some(bytes) if bytes >= LEAST => Ok(bytes),
+        _ => Err(format!("{text:?} is not a size from 64 KiB on, such as 512MiB")),
+    }
 }
 
 fn parse_positive(text: &str) -> Result<f64, String> {

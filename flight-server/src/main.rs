@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use millstream::cli::{Cli, Command, Durability, RunArgs, SourceArgs};
+use millstream::cli::{Cli, Command, RunArgs, SourceArgs, StateArgs};
 use millstream::output::Output;
 use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
@@ -107,9 +107,7 @@ fn explain_args(source: SourceArgs) -> RunArgs {
         format: millstream::cli::Format::Table,
         batch_interval: None,
         output: None,
-        state_dir: None,
-        durability: Durability::PowerLoss,
-        checkpoint_interval: None,
+        state: StateArgs::default(),
     }
 }
 
@@ -119,8 +117,8 @@ async fn run_scripts(args: &RunArgs, mode: Mode, stop: watch::Receiver<bool>) ->
     let output = Output::new(args.format, args.output.as_ref(), screen.clone())?;
     let mut session = Session::new(output, screen, stop, mode);
     session.set_batch_interval(args.batch_interval);
-    if let Some(path) = &args.state_dir {
-        session.keep_state(State::open(path, args.durability, args.checkpoint_interval)?);
+    if let Some(place) = &args.state.state_dir {
+        session.keep_state(State::open(place, &args.state)?);
     }
     for (name, value) in &args.source.parameters {
         session.bind_parameter(name, value);

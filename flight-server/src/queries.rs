@@ -82,9 +82,11 @@ pub async fn run_together(
         let ingest = Arc::clone(ingest);
         reading.spawn(async move { ingest.run().await });
     }
-    let running = join_all(queries.into_iter().map(|(query, sink)| run_one(query, sink, stop.clone())));
+    let (halt, halted) = watch::channel(false);
+    let running = join_all(queries.into_iter().map(|(query, sink)| run_one(query, sink, halted.clone(), &halt)));
     let results = tokio::select! {
         results = running => results,
+        () = pass_on(stop, &halt) => Vec::new(),
         () = show_progress(&watched, &ingests, screen) => Vec::new(),
     };
     screen.clear();
@@ -100,8 +102,26 @@ pub async fn run_together(
     Ok(Outcome { summaries, bad_rows, elapsed: started.elapsed() })
 }
 
-async fn run_one(query: Query, mut sink: Box<dyn Sink>, stop: watch::Receiver<bool>) -> Result<Summary> {
-    Ok(query.run(sink.as_mut(), stop).await?)
+/// Runs a query; if it fails, the others are asked to stop.
+async fn run_one(
+    query: Query,
+    mut sink: Box<dyn Sink>,
+    halted: watch::Receiver<bool>,
+    halt: &watch::Sender<bool>,
+) -> Result<Summary> {
+    let ended = query.run(sink.as_mut(), halted).await;
+    if ended.is_err() {
+        halt.send_replace(true);
+    }
+    Ok(ended?)
+}
+
+/// Asks all queries to stop when `stop` becomes true; does not end.
+async fn pass_on(mut stop: watch::Receiver<bool>, halt: &watch::Sender<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        halt.send_replace(true);
+    }
+    std::future::pending().await
 }
 
 /// Queries with their sinks, and the streams they read.
@@ -139,7 +159,7 @@ fn start_kept(
     let mut kept = Vec::new();
     let mut sinks = Vec::new();
     for job in jobs {
-        let query = job.query.keep_in(&state.directory, state.policy)?;
+        let query = job.query.keep_in(&state.directory, state.policy, state.misfit)?;
         screen.note(&starting_note(&query, job.sink.guarantee()));
         kept.push(query);
         sinks.push(job.sink);

@@ -1,11 +1,9 @@
 //! State directories: opened by `run`, looked into by `state`.
 
-use std::time::Duration;
-
 use millstream_engine::CheckpointPolicy;
-use millstream_engine::durable::{self, StateDirectory, StatePlace};
+use millstream_engine::durable::{self, Misfit, StateDirectory, StatePlace};
 
-use crate::cli::{Durability, StateCommand};
+use crate::cli::{Durability, StateArgs, StateCommand};
 use crate::error::{Error, Result};
 use crate::queries::thousands;
 
@@ -16,6 +14,8 @@ pub struct State {
     pub directory: StateDirectory,
     /// When its queries are checkpointed.
     pub policy: CheckpointPolicy,
+    /// What becomes of the state of a query that has changed.
+    pub misfit: Misfit,
 }
 
 impl State {
@@ -23,14 +23,22 @@ impl State {
     ///
     /// # Errors
     /// Fails if another process has it, or it cannot be used.
-    pub fn open(place: &StatePlace, durability: Durability, checkpoint_interval: Option<Duration>) -> Result<Self> {
-        let durability = match durability {
+    pub fn open(place: &StatePlace, args: &StateArgs) -> Result<Self> {
+        let durability = match args.durability {
             Durability::PowerLoss => durable::Durability::PowerLoss,
             Durability::ProcessCrash => durable::Durability::ProcessCrash,
         };
-        let mut policy = CheckpointPolicy::default();
-        policy.interval = checkpoint_interval.unwrap_or(policy.interval);
-        Ok(Self { directory: StateDirectory::open(place, durability)?, policy })
+        let usual = CheckpointPolicy::default();
+        let policy = CheckpointPolicy {
+            interval: args.checkpoint_interval.unwrap_or(usual.interval),
+            recovery_target: args.recovery_target.unwrap_or(usual.recovery_target),
+            epochs: args.checkpoint_epochs.unwrap_or(usual.epochs),
+            ..usual
+        };
+        let log_limit = args.log_limit.unwrap_or(durable::WAL_LIMIT_BYTES);
+        let misfit = if args.drop_state { Misfit::Drop } else { Misfit::Refuse };
+        let directory = StateDirectory::open(place, durability)?.with_log_limit(log_limit);
+        Ok(Self { directory, policy, misfit })
     }
 }
 

@@ -1,7 +1,7 @@
 //! One file being read: unpacked, cut into splits, and checked not to change meanwhile.
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use millstream_engine::source::{Offset, Split};
 use millstream_engine::{Error, Result};
 
+use super::record::FileRecord;
 use super::{Rows, SPLIT_BYTES};
 use crate::format::columnar::ColumnarInput;
 use crate::format::text::{TextFormat, TextInput};
@@ -20,7 +21,8 @@ pub(super) struct FileInput {
     place: String,
     /// Another handle to the file, to ask for its size and age at the end.
     file: File,
-    before: Metadata,
+    /// What it looked like when it was opened.
+    record: FileRecord,
     content: Content,
 }
 
@@ -31,13 +33,11 @@ enum Content {
 }
 
 impl FileInput {
-    /// Opens the file at `path` and goes to its offset `skip`, where a split of an earlier run ended.
-    pub(super) fn open(path: &Path, rows: &Rows, skip: u64) -> Result<Self> {
-        let place = shown(path);
-        let fail = |error| Error::external(format!("opening {place}"), error);
-        let file = File::open(path).map_err(fail)?;
-        let handle = file.try_clone().map_err(fail)?;
-        let before = file.metadata().map_err(fail)?;
+    /// Reads the file of `record` through the handle that it was looked at with, from its offset `skip` on, where a
+    /// split of an earlier run ended.
+    pub(super) fn open(record: FileRecord, file: File, rows: &Rows, skip: u64) -> Result<Self> {
+        let place = shown(&record.path);
+        let handle = file.try_clone().map_err(|error| Error::external(format!("opening {place}"), error))?;
         let content = match rows {
             Rows::Text(format, split_bytes) => {
                 let text = TextFile::open(format, file, &place, skip)?;
@@ -47,13 +47,13 @@ impl FileInput {
                 Content::Columnar(ColumnarInput::open(shape, *format, file, &place, skip)?)
             }
         };
-        Ok(Self { place, file: handle, before, content })
+        Ok(Self { place, file: handle, record, content })
     }
 
     /// The next split, which begins at `start` and ends at `limit` at the latest; `None` at the end of the file.
     ///
     /// # Errors
-    /// Fails if the file cannot be read or has changed since it was opened.
+    /// Fails if the file cannot be read or has changed since it was looked at.
     pub(super) fn next(&mut self, start: Offset, limit: Option<Offset>) -> Result<Option<Split>> {
         let room = limit.map(|limit| limit.0.saturating_sub(start.0));
         let split = match &mut self.content {
@@ -69,7 +69,7 @@ impl FileInput {
     fn check_unchanged(&self) -> Result<()> {
         let fail = |error| Error::external(format!("reading {}", self.place), error);
         let after = self.file.metadata().map_err(fail)?;
-        if (after.len(), after.modified().ok()) == (self.before.len(), self.before.modified().ok()) {
+        if self.record.is_like(&after) {
             return Ok(());
         }
         let message = format!("{} changed while it was read", self.place);

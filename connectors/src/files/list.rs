@@ -1,5 +1,6 @@
 //! Which files a path means, and in which order.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -122,14 +123,41 @@ fn is_ready(path: &Path) -> bool {
 /// # Errors
 /// Names the file.
 pub(super) fn refuse_compacted(file: &Path) -> Result<()> {
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let manifest = file.with_file_name("_manifest").join(stem.trim_start_matches("part-")).with_extension("json");
-    let epochs = stem.strip_prefix("part-").and_then(|epochs| epochs.split_once('-'));
-    if epochs.is_none() || !manifest.is_file() {
-        return Ok(());
-    }
+    if is_compacted(file) { Err(read_before(file)) } else { Ok(()) }
+}
+
+/// Refuses a file that a `files` sink has put together of others, if some of its epochs are in files of `known`.
+///
+/// Others are taken: a run that goes on finds files that were put together before any run came to them.
+///
+/// # Errors
+/// Names the file.
+pub(super) fn refuse_repeated(file: &Path, known: &HashSet<PathBuf>) -> Result<()> {
+    let Some((first, last)) = epochs(file).filter(|_| is_compacted(file)) else { return Ok(()) };
+    let is_part = |other: &PathBuf| {
+        other.parent() == file.parent() && epochs(other).is_some_and(|(from, to)| from <= last && first <= to)
+    };
+    if known.iter().any(is_part) { Err(read_before(file)) } else { Ok(()) }
+}
+
+fn is_compacted(file: &Path) -> bool {
+    epochs(file).is_some_and(|(first, last)| {
+        first < last && file.with_file_name("_manifest").join(format!("{first:010}-{last:010}.json")).is_file()
+    })
+}
+
+/// The first and the last epoch of a file of a `files` sink, by its name: `part-0000000003-0000000012.csv`.
+fn epochs(file: &Path) -> Option<(u64, u64)> {
+    let epochs = file.file_stem()?.to_str()?.strip_prefix("part-")?;
+    let (first, last) = epochs.split_once('-').unwrap_or((epochs, epochs));
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+fn read_before(file: &Path) -> Error {
     let message = format!("file {} holds the rows of files that may have been read before", file.display());
-    Err(Error::query(message, "leave watch_interval out, or compact out of the options of the sink that writes it"))
+    let hint = "leave watch_interval out and read the folder in one run, or leave compact out of the options of the \
+                sink that writes it";
+    Error::query(message, hint)
 }
 
 /// The same file under a path that does not depend on the working directory; links in it are kept.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Rows;
 use super::input::FileInput;
-use super::list::{FileSet, refuse_compacted};
+use super::list::{FileSet, refuse_compacted, refuse_repeated};
 use super::record::{FileRecord, Opened, note_end, note_file};
 
 /// Reads a file set from front to back.
@@ -151,9 +151,11 @@ impl Files {
 
     /// Queues the files that were not there before.
     fn look(&mut self) -> Result<()> {
-        let files = self.set.list()?;
-        if self.is_watching {
-            files.iter().try_for_each(|file| refuse_compacted(file))?;
+        let mut files = self.set.list()?;
+        files.retain(|file| !self.known.contains(file));
+        for file in &files {
+            // Without watching, what is known was opened by earlier runs.
+            if self.is_watching { refuse_compacted(file)? } else { refuse_repeated(file, &self.known)? }
         }
         for file in files {
             if self.known.insert(file.clone()) {
@@ -186,19 +188,21 @@ impl Files {
 
     /// Opens the next file, if there is one.
     fn open_next(&mut self) -> Result<bool> {
-        let record = if let Some(record) = self.noted.pop_front() {
-            record
+        let (record, file) = if let Some(record) = self.noted.pop_front() {
+            // It may have changed since the check at the begin.
+            let file = record.open()?;
+            (record, file)
         } else {
             let Some(path) = self.waiting.pop_front() else { return Ok(false) };
-            let record = FileRecord::of(&path, self.offset)?;
+            let (record, file) = FileRecord::open_new(&path, self.offset)?;
             note_file(self.index.as_ref(), &record)?;
             self.end_is_noted = false;
-            record
+            (record, file)
         };
         let Some(skip) = self.offset.0.checked_sub(record.start.0) else {
             return Err(Error::internal(format!("{} begins behind offset {}", record.path.display(), self.offset.0)));
         };
-        self.current = Some(FileInput::open(&record.path, &self.rows, skip)?);
+        self.current = Some(FileInput::open(record, file, &self.rows, skip)?);
         Ok(true)
     }
 

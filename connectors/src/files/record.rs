@@ -1,7 +1,7 @@
 //! What is noted about the files of a stream, so that an offset means the same row in a later run.
 
-use std::fs::{self, File, Metadata};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -37,44 +37,33 @@ pub(super) struct FileRecord {
 }
 
 impl FileRecord {
-    /// Looks at a file that begins at `start`.
+    /// Opens a file that begins at `start`: what it looks like, and the handle that it is to be read with, so that what
+    /// was looked at is what is read.
     ///
     /// # Errors
     /// Fails if it cannot be read.
-    pub(super) fn of(path: &Path, start: Offset) -> Result<Self> {
-        let fail = |error| Error::external(format!("opening {}", path.display()), error);
-        let mut file = File::open(path).map_err(fail)?;
-        let metadata = file.metadata().map_err(fail)?;
-        let mut sum = crc32fast::Hasher::new();
-        let mut sample = Vec::new();
-        let tail = metadata.len().saturating_sub(SAMPLE_BYTES);
-        for from in [0, tail] {
-            sample.clear();
-            file.seek(SeekFrom::Start(from)).map_err(fail)?;
-            (&mut file).take(SAMPLE_BYTES).read_to_end(&mut sample).map_err(fail)?;
-            sum.update(&sample);
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            start,
-            bytes: metadata.len(),
-            modified_ns: modified_ns(&metadata),
-            crc32: sum.finalize(),
-        })
+    pub(super) fn open_new(path: &Path, start: Offset) -> Result<(Self, File)> {
+        let fail = |error| opening(path, error);
+        let file = File::open(path).map_err(fail)?;
+        let record = Self::of(path, &file, start).map_err(fail)?;
+        Ok((record, file))
     }
 
-    /// Refuses a file that is no longer what it was.
+    /// Opens the file again, unless it is no longer what it was; the handle is the one that it is to be read with.
     ///
     /// # Errors
     /// Says what has changed.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn open(&self) -> Result<File> {
         let path = self.path.display();
-        if !fs::exists(&self.path).unwrap_or(false) {
-            return Err(changed(format!("{path}, which is not read to its end, is gone")));
-        }
-        let now = Self::of(&self.path, self.start)?;
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(changed(format!("{path}, which is not read to its end, is gone")));
+            }
+            file => file.map_err(|error| opening(&self.path, error))?,
+        };
+        let now = Self::of(&self.path, &file, self.start).map_err(|error| opening(&self.path, error))?;
         if now == *self {
-            return Ok(());
+            return Ok(file);
         }
         let what = if now.bytes != self.bytes {
             format!("it had {} bytes and has {}", self.bytes, now.bytes)
@@ -85,6 +74,45 @@ impl FileRecord {
         };
         Err(changed(format!("{path} has changed since an earlier run began to read it: {what}")))
     }
+
+    /// Refuses a file that is no longer what it was.
+    ///
+    /// # Errors
+    /// Says what has changed.
+    pub(super) fn check(&self) -> Result<()> {
+        self.open().map(drop)
+    }
+
+    /// Whether a file still has the size and the age that it had.
+    pub(super) fn is_like(&self, metadata: &Metadata) -> bool {
+        (metadata.len(), modified_ns(metadata)) == (self.bytes, self.modified_ns)
+    }
+
+    /// Looks at a file, whose handle is at its beginning afterwards.
+    fn of(path: &Path, mut file: &File, start: Offset) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let mut sum = crc32fast::Hasher::new();
+        let mut sample = Vec::new();
+        let tail = metadata.len().saturating_sub(SAMPLE_BYTES);
+        for from in [0, tail] {
+            sample.clear();
+            file.seek(SeekFrom::Start(from))?;
+            file.take(SAMPLE_BYTES).read_to_end(&mut sample)?;
+            sum.update(&sample);
+        }
+        file.rewind()?;
+        Ok(Self {
+            path: path.to_owned(),
+            start,
+            bytes: metadata.len(),
+            modified_ns: modified_ns(&metadata),
+            crc32: sum.finalize(),
+        })
+    }
+}
+
+fn opening(path: &Path, error: io::Error) -> Error {
+    Error::external(format!("opening {}", path.display()), error)
 }
 
 fn changed(message: String) -> Error {

@@ -7,6 +7,7 @@
 //! | `delta` | `path`, the folder of a Delta Lake table |
 //! | `sqlite` | `path`, a file; `table` (the sink's name); `mode` = append or upsert (append); `key`, for upsert |
 //! | `postgres` | `url`; `table`, `mode` and `key` as for `sqlite` |
+//! | `webhook` | `url`; `authorization`; `max_rows` of a request (1000); `timeout` of its answer (10 seconds) |
 //! | `blackhole` | |
 
 mod blackhole;
@@ -16,9 +17,12 @@ mod files;
 mod postgres;
 mod relation;
 mod sqlite;
+mod staged;
 mod table;
 mod text;
+mod webhook;
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
@@ -34,15 +38,20 @@ pub use delta::DeltaSink;
 pub use files::{Compaction, FileFormat, FilesSink};
 pub use postgres::PostgresSink;
 pub use sqlite::SqliteSink;
+pub use webhook::WebhookSink;
 
 use crate::options::{Options, nearest};
 use relation::Relation;
 
 /// The connectors that take results.
-const CONNECTORS: [&str; 6] = ["console", "files", "delta", "sqlite", "postgres", "blackhole"];
+const CONNECTORS: [&str; 7] = ["console", "files", "delta", "sqlite", "postgres", "webhook", "blackhole"];
 
 /// The age from which small files are put together.
 const COMPACT_AFTER: Duration = Duration::from_secs(60);
+
+/// The rows that one web request has at the most, and how long its answer may take.
+const REQUEST_ROWS: usize = 1000;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the options of a sink ask for.
 enum Destination<'a> {
@@ -51,6 +60,7 @@ enum Destination<'a> {
     Delta { path: &'a str },
     Sqlite { path: &'a str, relation: Relation },
     Postgres { config: Box<tokio_postgres::Config>, relation: Relation },
+    Webhook(webhook::Target),
     Blackhole,
 }
 
@@ -74,6 +84,7 @@ pub fn open(name: &str, options: &[WithOption], schema: SchemaRef) -> Result<Box
         Destination::Delta { path } => Box::new(DeltaSink::new(path, schema)?),
         Destination::Sqlite { path, relation } => Box::new(SqliteSink::new(path, relation, schema)?),
         Destination::Postgres { config, relation } => Box::new(PostgresSink::new(*config, relation, schema)?),
+        Destination::Webhook(target) => Box::new(WebhookSink::new(target)?),
         Destination::Blackhole => Box::new(BlackholeSink::new()),
     })
 }
@@ -97,6 +108,7 @@ fn destination<'a>(name: &str, options: &'a [WithOption]) -> Result<Destination<
         "delta" => delta_options(options),
         "sqlite" => sqlite_options(name, options),
         "postgres" => postgres_options(name, options),
+        "webhook" => webhook_options(options),
         "blackhole" => {
             Options::new("blackhole", options)?.finish()?;
             Ok(Destination::Blackhole)
@@ -159,6 +171,17 @@ fn postgres_options<'a>(name: &str, options: &'a [WithOption]) -> Result<Destina
     let relation = Relation::from_options(&mut options, name)?;
     options.finish()?;
     Ok(Destination::Postgres { config, relation })
+}
+
+fn webhook_options(options: &[WithOption]) -> Result<Destination<'_>> {
+    let mut options = Options::new("webhook", options)?;
+    let url = webhook::parse_url(options.required("url", "https://alerts.example/hook")?)?;
+    let authorization = options.string("authorization").map(webhook::parse_authorization).transpose()?;
+    let max_rows = options.number::<NonZeroUsize>("max_rows", "a whole number of rows above 0")?;
+    let timeout = options.duration("timeout")?.unwrap_or(REQUEST_TIMEOUT);
+    options.finish()?;
+    let max_rows = max_rows.map_or(REQUEST_ROWS, NonZeroUsize::get);
+    Ok(Destination::Webhook(webhook::Target { url, authorization, max_rows, timeout }))
 }
 
 /// Does what may block on a thread that may.
@@ -239,6 +262,7 @@ mod tests {
         assert!(open_with(&[("connector", "files"), ("path", &path), ("format", "parquet")]).is_ok());
         assert!(open_with(&[("connector", "sqlite"), ("path", &path), ("table", "t")]).is_ok());
         assert!(open_with(&[("connector", "postgres"), ("url", "postgres://me@127.0.0.1/db")]).is_ok());
+        assert!(open_with(&[("connector", "webhook"), ("url", "https://alerts.example/hook")]).is_ok());
         assert!(open_with(&[("connector", "blackhole")]).is_ok());
         assert!(!folder.path().join("new").exists(), "nothing is made before the begin");
     }
@@ -259,7 +283,9 @@ mod tests {
         assert_eq!(error.to_string(), "sink \"results\" has the unknown connector \"file\"");
         assert_eq!(
             error.hint(),
-            Some("did you mean \"files\"? the connectors are console, files, delta, sqlite, postgres, blackhole")
+            Some(
+                "did you mean \"files\"? the connectors are console, files, delta, sqlite, postgres, webhook, blackhole"
+            )
         );
         assert!(open_with(&[]).is_err());
         assert!(open_with(&[("connector", "blackhole"), ("path", "x")]).is_err());

@@ -3,6 +3,7 @@
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::batch::Epoch;
 use millstream_engine::{Error, Result};
 
@@ -54,6 +55,23 @@ impl Relation {
         let names: Vec<_> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let message = format!("the key column {missing:?} is no column of the result");
         Err(Error::query(message, format!("the result has: {}", names.join(", "))))
+    }
+
+    /// Checks that every row has a value in every column of the key: a NULL is equal to no other, so that a table made
+    /// by hand would take such rows again and again.
+    ///
+    /// # Errors
+    /// Names the column that has none.
+    pub(super) fn check_key_values(&self, schema: &Schema, rows: &[RecordBatch]) -> Result<()> {
+        for batch in rows {
+            for (field, array) in schema.fields().iter().zip(batch.columns()) {
+                if self.key.contains(field.name()) && array.logical_null_count() > 0 {
+                    let message = format!("the key column {:?} is NULL in a row of the result", field.name());
+                    return Err(Error::data(message, format!("filter with WHERE {} IS NOT NULL", field.name())));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The table's name as SQL.

@@ -7,7 +7,7 @@ use std::io::Write;
 use datafusion::arrow::csv;
 use datafusion::arrow::json::LineDelimitedWriter;
 use datafusion::arrow::json::WriterBuilder as JsonBuilder;
-use datafusion::arrow::json::writer::LineDelimited;
+use datafusion::arrow::json::writer::{JsonArray, LineDelimited};
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::Result;
 
@@ -22,6 +22,16 @@ pub(super) fn write_json<W: Write>(output: W, batch: &RecordBatch) -> Result<()>
         JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(output);
     writer.write(batch)?;
     Ok(writer.finish()?)
+}
+
+/// The rows as one JSON array of objects, every column in each.
+pub(super) fn write_json_array(batches: &[RecordBatch]) -> Result<Vec<u8>> {
+    let mut output = Vec::new();
+    let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut output);
+    batches.iter().try_for_each(|batch| writer.write(batch))?;
+    writer.finish()?;
+    drop(writer);
+    Ok(output)
 }
 
 #[cfg(test)]

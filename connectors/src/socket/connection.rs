@@ -1,6 +1,7 @@
 //! Connections: made again with growing pauses, or accepted; each read up to its last complete line.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Connector {
 enum Ended {
     /// The sender closed it or it broke, after this many bytes.
     Closed { bytes: u64, error: Option<io::Error> },
+    /// Its header does not fit the declaration.
+    Refused(Error),
     /// Nobody takes the pieces any more.
     Unread,
 }
@@ -51,6 +54,7 @@ impl Connector {
                     was_reachable = true;
                     match read_lines(stream, self.input(&self.address), &pieces).await {
                         Ended::Unread => return,
+                        Ended::Refused(error) => return fail(&pieces, error).await,
                         Ended::Closed { bytes, error } => {
                             tracing::warn!(
                                 address = self.address,
@@ -78,36 +82,35 @@ impl Connector {
 
     /// Reads one connection to its end.
     pub(super) async fn read_once(self, stream: TcpStream, pieces: Pieces) {
-        let ended = read_lines(stream, self.input(&self.address), &pieces).await;
-        if let Ended::Closed { error: Some(error), .. } = ended {
-            let error = Error::external(format!("reading from {}", self.address), error);
-            // Whoever no longer listens needs no error either.
-            pieces.send(Err(error)).await.unwrap_or_default();
+        match read_lines(stream, self.input(&self.address), &pieces).await {
+            Ended::Closed { error: Some(error), .. } => {
+                fail(&pieces, Error::external(format!("reading from {}", self.address), error)).await;
+            }
+            Ended::Refused(error) => fail(&pieces, error).await,
+            Ended::Closed { error: None, .. } | Ended::Unread => {}
         }
     }
 
-    /// Reads all who connect; unless `reconnect`, it ends with the last of them.
+    /// Reads all who connect; unless `reconnect`, it ends with the last of them, those that are refused not counted.
     pub(super) async fn accept_all(self, listener: TcpListener, pieces: Pieces, reconnect: bool) {
         let mut connections = JoinSet::new();
+        let mut has_read = false;
         loop {
             tokio::select! {
                 accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                     Ok((stream, peer)) => {
                         tracing::info!(%peer, "accepted");
-                        let (input, pieces) = (self.input(&peer.to_string()), pieces.clone());
-                        connections.spawn(async move {
-                            if let Ended::Closed { bytes, error } = read_lines(stream, input, &pieces).await {
-                                tracing::info!(%peer, bytes, ?error, "connection closed");
-                            }
-                        });
+                        let input = self.input(&peer.to_string());
+                        connections.spawn(read_accepted(stream, peer, input, pieces.clone()));
                     }
                     Err(error) => {
                         tracing::warn!(address = self.address, %error, "cannot accept, trying again");
                         tokio::time::sleep(MIN_PAUSE).await;
                     }
                 },
-                Some(_) = connections.join_next() => {
-                    if connections.is_empty() && !reconnect {
+                Some(is_read) = connections.join_next() => {
+                    has_read |= is_read.unwrap_or(true);
+                    if connections.is_empty() && has_read && !reconnect {
                         return;
                     }
                 },
@@ -121,6 +124,27 @@ impl Connector {
     }
 }
 
+/// Ends the stream with an error.
+async fn fail(pieces: &Pieces, error: Error) {
+    // Whoever no longer listens needs no error either.
+    pieces.send(Err(error)).await.unwrap_or_default();
+}
+
+/// Reads a connection that was accepted; false if it was refused.
+///
+/// A refused one ends alone: anybody may connect, and a health check must not end the query.
+async fn read_accepted(stream: TcpStream, peer: SocketAddr, input: TextInput, pieces: Pieces) -> bool {
+    match read_lines(stream, input, &pieces).await {
+        Ended::Refused(error) => {
+            tracing::warn!(%peer, %error, "connection refused for its header");
+            return false;
+        }
+        Ended::Closed { bytes, error } => tracing::info!(%peer, bytes, ?error, "connection closed"),
+        Ended::Unread => {}
+    }
+    true
+}
+
 /// Hands on complete lines as they come, and the rest when the sender closes.
 async fn read_lines(mut stream: TcpStream, mut input: TextInput, pieces: &Pieces) -> Ended {
     let mut bytes = 0;
@@ -130,8 +154,8 @@ async fn read_lines(mut stream: TcpStream, mut input: TextInput, pieces: &Pieces
             Err(error) => (0, Some(error)),
         };
         bytes += read as u64;
-        if hand_on(&mut input, read == 0, pieces).await.is_err() {
-            return Ended::Unread;
+        if let Err(ended) = hand_on(&mut input, read == 0, pieces).await {
+            return ended;
         }
         if read == 0 {
             return Ended::Closed { bytes, error };
@@ -139,19 +163,11 @@ async fn read_lines(mut stream: TcpStream, mut input: TextInput, pieces: &Pieces
     }
 }
 
-async fn hand_on(input: &mut TextInput, finished: bool, pieces: &Pieces) -> Result<(), ()> {
-    loop {
-        let piece = match input.take(finished) {
-            Ok(Some(piece)) => Ok(piece),
-            Ok(None) => return Ok(()),
-            Err(error) => Err(error),
-        };
-        let failed = piece.is_err();
-        pieces.send(piece).await.map_err(drop)?;
-        if failed {
-            return Err(());
-        }
+async fn hand_on(input: &mut TextInput, finished: bool, pieces: &Pieces) -> Result<(), Ended> {
+    while let Some(piece) = input.take(finished).map_err(Ended::Refused)? {
+        pieces.send(Ok(piece)).await.map_err(|_| Ended::Unread)?;
     }
+    Ok(())
 }
 
 /// Waits for bytes, then takes what else is there already; 0 at the end.

@@ -4,7 +4,7 @@
 //! format.json                 who may read and write this; never changes
 //! lock                        held by the process that runs queries of it; none on an object store
 //! catalog/*.log               names → ids, and what was dropped
-//! queries/ID/query.json       what the query is; never changes
+//! queries/ID/query.json       what the state means as the query is first started; never changes
 //!            terms/N          made by the Nth driver, which has not seen N + 1
 //!            journal/*.log    intents and commits of epochs
 //!            inputs/NAME/*.log  what sources noted about their input
@@ -28,7 +28,8 @@ use super::object_files::CONDITIONAL_PUT;
 use super::place::StatePlace;
 use super::query_store::file_name;
 use super::record::{corrupt, read_single, write_single};
-use super::wal::SharedWal;
+use super::terms::taking_over;
+use super::wal::{Need, SharedWal, WAL_LIMIT_BYTES};
 use crate::error::{Error, Result};
 
 /// The version of the layout that this program writes, and the oldest that it reads.
@@ -72,6 +73,8 @@ impl CatalogEntry {
 pub struct StateDirectory {
     files: Arc<dyn Files>,
     catalog: Mutex<Catalog>,
+    /// What the log of a stream keeps before its input waits, in bytes.
+    log_limit: u64,
     /// Unlocked when it is closed, however the process ends; none on object stores and simulated disks.
     _lock: Option<File>,
 }
@@ -103,12 +106,20 @@ impl StateDirectory {
     /// As [`StateDirectory::open`].
     pub fn on(files: Arc<dyn Files>, lock: Option<File>) -> Result<Self> {
         check_format(files.as_ref(), true)?;
-        let (journal, entries) = Journal::open::<CatalogEntry>(&files, "catalog", "catalog")?;
+        let open = || Journal::open::<CatalogEntry>(&files, "catalog", "catalog");
+        let (journal, entries) = taking_over(files.as_ref(), open)?;
         let mut catalog =
             Catalog { journal, queries: BTreeMap::new(), streams: BTreeMap::new(), wals: BTreeMap::new() };
         check_orphans(files.as_ref(), entries.iter().map(|entry| entry.value.id()))?;
         entries.into_iter().for_each(|entry| catalog.enter(entry.value));
-        Ok(Self { files, catalog: Mutex::new(catalog), _lock: lock })
+        Ok(Self { files, catalog: Mutex::new(catalog), log_limit: WAL_LIMIT_BYTES, _lock: lock })
+    }
+
+    /// The same directory with logs that keep so many bytes of a stream before its input waits; 4 GiB unless set.
+    #[must_use]
+    pub fn with_log_limit(mut self, bytes: u64) -> Self {
+        self.log_limit = bytes;
+        self
     }
 
     /// The disk.
@@ -147,6 +158,15 @@ impl StateDirectory {
         Ok(true)
     }
 
+    /// Whether a query has ever read a log of the stream `name`; one whose notes are damaged may have.
+    fn has_read(&self, query: &str, name: &str, wal: &SharedWal) -> bool {
+        let folder = format!("queries/{query}/inputs/{}", file_name(name));
+        match Journal::inspect::<String>(&self.files, &folder, query) {
+            Ok((notes, _)) => notes.iter().any(|note| note.value == wal.note()),
+            Err(_) => true,
+        }
+    }
+
     /// The log of a stream that cannot be read again; its writes survive what the directory's do unless `durability`
     /// says something else.
     pub(crate) fn wal(&self, name: &str, contract: &str, durability: Option<Durability>) -> Result<SharedWal> {
@@ -166,13 +186,12 @@ impl StateDirectory {
         }
         let files = durability.and_then(|durability| self.files.surviving(durability));
         let files = files.unwrap_or_else(|| Arc::clone(&self.files));
-        let wal = SharedWal::open(&files, &format!("streams/{id}/wal"))?;
-        for query in catalog.queries.values() {
-            let inputs = format!("queries/{query}/inputs/{}", file_name(name));
-            let notes = self.files.list(&inputs).map_err(|error| failed(self.files.as_ref(), &inputs, error))?;
-            if !notes.is_empty() {
+        let folder = format!("streams/{id}/wal");
+        let wal = taking_over(files.as_ref(), || SharedWal::open(&files, &folder, self.log_limit))?;
+        for (reader, query) in &catalog.queries {
+            if self.has_read(query, name, &wal) {
                 // It may need all of it; if it runs, it says more.
-                wal.hold(query, 0);
+                wal.hold(query, Need { name: reader.clone(), from: 0, is_running: false });
             }
         }
         catalog.wals.insert(id, wal.clone());

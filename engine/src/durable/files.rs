@@ -111,6 +111,12 @@ pub trait AppendFile: Debug + Send {
     /// As the disk fails; what was appended since the last sync must then be taken as lost.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// How many bytes there are, those that were not synced included.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    fn length(&self) -> io::Result<u64>;
+
     /// Cuts the file back to `length` bytes.
     ///
     /// # Errors
@@ -255,6 +261,10 @@ impl AppendFile for LocalAppend {
 
     fn sync(&mut self) -> io::Result<()> {
         self.files.sync_file(&self.file)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::files::Files;
 use super::journal::Journal;
 use super::room::FullDisk;
+use super::terms::taking_over;
 use crate::error::Result;
 use crate::source::InputIndex;
 
@@ -18,7 +19,7 @@ pub(crate) struct DurableIndex {
 impl DurableIndex {
     /// Opens the notes in `folder`, or makes them.
     pub(crate) fn open(files: &Arc<dyn Files>, folder: &str, id: &str) -> Result<Self> {
-        let (journal, entries) = Journal::open::<String>(files, folder, id)?;
+        let (journal, entries) = taking_over(files.as_ref(), || Journal::open::<String>(files, folder, id))?;
         let notes = entries.into_iter().map(|entry| entry.value).collect();
         Ok(Self { files: Arc::clone(files), state: Mutex::new((journal, notes)) })
     }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::checkpoint_files::{read_manifests, read_state_file};
+use super::contract::read_query;
 use super::directory::{list_queries, list_streams};
 use super::files::Files;
 use super::journal::Journal;
 use super::place::StatePlace;
-use super::query_store::{EpochRecord, read_manifests, read_state_file};
+use super::query_store::EpochRecord;
 use super::wal::check_log;
 use crate::batch::Epoch;
 use crate::checkpoint::Manifest;
@@ -152,6 +154,10 @@ impl Report {
 
     fn check_query(&mut self, files: &Arc<dyn Files>, id: &str) -> Result<()> {
         let folder = format!("queries/{id}");
+        if files.list(&folder).is_ok_and(|names| names.iter().any(|name| name == "query.json")) {
+            self.files += 1;
+            self.note(read_query(files.as_ref(), &folder).map(|_| ()));
+        }
         self.note(Journal::inspect::<EpochRecord>(files, &format!("{folder}/journal"), id).map(|_| ()));
         self.count(files, &format!("{folder}/journal"));
         let inputs = format!("{folder}/inputs");

@@ -4,6 +4,10 @@
 //! which checksum came before. Only the end of the last segment may be torn: what was appended after the last sync
 //! is dropped when a journal is opened. Damage anywhere else is an error, and so is damage at the end that no crash
 //! does: a torn end breaks off within a line or has a sector of zeroes, of which JSON has not even one.
+//!
+//! On a disk that is shared, a writer that was thought dead may go on. So whoever opens a journal there puts a mark
+//! behind the last record, and another one before the next segment is begun: each is a put that only one of two writers
+//! can win, and the other one stops at its own.
 
 use std::sync::Arc;
 
@@ -29,6 +33,24 @@ struct Header {
 
 const FORMAT: &str = "millstream-journal";
 const VERSION: u32 = 1;
+
+/// A line that is no record: it is for the journal itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marked {
+    journal: Mark,
+}
+
+/// How the text of a mark begins; that of no record does.
+const MARKED: &[u8] = b"{\"journal\":";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mark {
+    /// Another writer goes on from here.
+    TakenOver,
+    /// The next segment goes on from here, and nothing follows in this one.
+    Closed,
+}
 
 /// A journal open for appending.
 #[derive(Debug)]
@@ -64,6 +86,20 @@ impl Journal {
         folder: &str,
         id: &str,
     ) -> Result<(Self, Vec<Entry<T>>)> {
+        Self::open_from(files, folder, id, 0)
+    }
+
+    /// Opens a journal of which nothing before the record `from` is needed: segments that lie before it are removed,
+    /// whatever is in them.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub(crate) fn open_from<T: DeserializeOwned>(
+        files: &Arc<dyn Files>,
+        folder: &str,
+        id: &str,
+        from: u64,
+    ) -> Result<(Self, Vec<Entry<T>>)> {
         files.create_folder(folder).map_err(|error| failed(files.as_ref(), folder, error))?;
         let mut journal = Self {
             files: Arc::clone(files),
@@ -76,7 +112,7 @@ impl Journal {
             next: 0,
             unsynced: 0,
         };
-        let entries = journal.load()?;
+        let entries = journal.load(from)?;
         Ok((journal, entries))
     }
 
@@ -89,7 +125,7 @@ impl Journal {
         folder: &str,
         id: &str,
     ) -> Result<(Vec<Entry<T>>, u64)> {
-        let mut reading = Reading { id: id.to_owned(), chain: FIRST, next: 0, entries: Vec::new(), before: None };
+        let mut reading = Reading::new(id);
         let segments = segments_of(files.as_ref(), folder)?;
         let mut torn = 0;
         for (index, first) in segments.iter().enumerate() {
@@ -114,9 +150,10 @@ impl Journal {
         }
     }
 
-    fn load<T: DeserializeOwned>(&mut self) -> Result<Vec<Entry<T>>> {
+    fn load<T: DeserializeOwned>(&mut self, from: u64) -> Result<Vec<Entry<T>>> {
         self.segments = segments_of(self.files.as_ref(), &self.folder)?;
-        let mut reading = Reading { id: self.id.clone(), chain: FIRST, next: 0, entries: Vec::new(), before: None };
+        self.trim(from)?;
+        let mut reading = Reading::new(&self.id);
         for (index, first) in self.segments.clone().into_iter().enumerate() {
             let path = segment_path(&self.folder, first);
             let bytes = self.files.read(&path).map_err(|error| failed(self.files.as_ref(), &path, error))?;
@@ -127,8 +164,13 @@ impl Journal {
             }
         }
         (self.chain, self.next) = (reading.chain, reading.next);
-        if self.open.is_none() {
-            self.roll()?;
+        match (self.open.is_none() || reading.is_closed, self.files.is_shared()) {
+            (true, _) => self.begin_segment()?,
+            (false, true) => {
+                self.append(&Marked { journal: Mark::TakenOver })?;
+                self.sync()?;
+            }
+            (false, false) => {}
         }
         Ok(reading.entries)
     }
@@ -140,6 +182,7 @@ impl Journal {
     fn reopen(&mut self, path: &str, whole: u64, length: u64) -> Result<()> {
         let fail = |error| failed(self.files.as_ref(), path, error);
         let mut file = self.files.append(path).map_err(fail)?;
+        check_length(file.as_ref(), length, &self.files.describe(path))?;
         if whole == 0 {
             self.segments.pop();
             return file.truncate(0).map_err(fail);
@@ -173,7 +216,14 @@ impl Journal {
         if self.segments.last() == Some(&self.next) {
             return Ok(());
         }
+        if self.files.is_shared() {
+            self.append(&Marked { journal: Mark::Closed })?;
+        }
         self.sync()?;
+        self.begin_segment()
+    }
+
+    fn begin_segment(&mut self) -> Result<()> {
         let header = Header {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -186,6 +236,7 @@ impl Journal {
         let path = segment_path(&self.folder, self.next);
         let fail = |error| failed(self.files.as_ref(), &path, error);
         let mut file = self.files.append(&path).map_err(fail)?;
+        check_length(file.as_ref(), 0, &self.files.describe(&path))?;
         let written = file.append(&line).and_then(|()| file.sync());
         if let Err(error) = written {
             cut_back(file.as_mut(), 0, &self.files.describe(&path))?;
@@ -266,6 +317,16 @@ pub(crate) fn failed(files: &dyn Files, path: &str, error: std::io::Error) -> Er
     Error::external(format!("writing {}", files.describe(path)), error)
 }
 
+/// Refuses a file that another writer has changed since it was looked at.
+pub(crate) fn check_length(file: &dyn AppendFile, length: u64, place: &str) -> Result<()> {
+    let context = || format!("opening {place}");
+    match file.length() {
+        Ok(found) if found == length => Ok(()),
+        Ok(_) => Err(Error::external(context(), "another process has written to it meanwhile")),
+        Err(error) => Err(Error::external(context(), error)),
+    }
+}
+
 /// Makes what was appended durable.
 ///
 /// # Errors
@@ -290,9 +351,15 @@ struct Reading<T> {
     entries: Vec<Entry<T>>,
     /// Where the segment before ends.
     before: Option<(String, u64)>,
+    /// Whether the last line says that another segment goes on.
+    is_closed: bool,
 }
 
 impl<T: DeserializeOwned> Reading<T> {
+    fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), chain: FIRST, next: 0, entries: Vec::new(), before: None, is_closed: false }
+    }
+
     /// Reads a segment; how many of its bytes are whole records.
     fn read(&mut self, place: &str, first: u64, bytes: &[u8], is_last: bool) -> Result<u64> {
         let mut lines = Lines { bytes, at: 0 };
@@ -305,8 +372,14 @@ impl<T: DeserializeOwned> Reading<T> {
         let mut whole = lines.at;
         while let Some((at, line)) = lines.next() {
             let Some((json, chain)) = check_line(self.chain, line) else { break };
-            let value = serde_json::from_slice(json).map_err(|error| corrupt(place, at, &error.to_string()))?;
-            self.entries.push(Entry { number: self.next, value });
+            let fail = |error: serde_json::Error| corrupt(place, at, &error.to_string());
+            if json.starts_with(MARKED) {
+                let Marked { journal } = serde_json::from_slice(json).map_err(fail)?;
+                self.is_closed = journal == Mark::Closed;
+            } else {
+                let value = serde_json::from_slice(json).map_err(fail)?;
+                self.entries.push(Entry { number: self.next, value });
+            }
             self.chain = chain;
             self.next += 1;
             whole = lines.at;
@@ -335,7 +408,7 @@ impl<T: DeserializeOwned> Reading<T> {
             let reason = format!("its end is missing: the next segment begins with record {first}");
             return Err(corrupt(before, *end, &reason));
         }
-        (self.next, self.chain) = (first, chain);
+        (self.next, self.chain, self.is_closed) = (first, chain, false);
         Ok(())
     }
 }
@@ -374,133 +447,4 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::files::{Durability, LocalFiles};
-    use super::super::simulated::SimFiles;
-    use super::*;
-
-    fn disk() -> (tempfile::TempDir, Arc<dyn Files>) {
-        let folder = tempfile::tempdir().unwrap();
-        let files = LocalFiles::open(folder.path(), Durability::PowerLoss).unwrap();
-        (folder, Arc::new(files))
-    }
-
-    fn values(files: &Arc<dyn Files>) -> Result<Vec<u64>> {
-        let (_, entries) = Journal::open::<u64>(files, "j", "id")?;
-        Ok(entries.into_iter().map(|entry| entry.value).collect())
-    }
-
-    fn filled(files: &Arc<dyn Files>) {
-        let (mut journal, _) = Journal::open::<u64>(files, "j", "id").unwrap();
-        for value in 0..10_u64 {
-            if value % 4 == 0 {
-                journal.roll().unwrap();
-            }
-            journal.append(&value).unwrap();
-        }
-        journal.sync().unwrap();
-    }
-
-    #[test]
-    fn records_come_back_in_order_and_go_on() {
-        let (_folder, files) = disk();
-        filled(&files);
-        let (mut journal, entries) = Journal::open::<u64>(&files, "j", "id").unwrap();
-        assert_eq!(entries.last(), Some(&Entry { number: 9, value: 9 }));
-        journal.append(&10_u64).unwrap();
-        journal.trim(6).unwrap();
-        drop(journal);
-        assert_eq!(values(&files).unwrap(), (4..=10).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn every_truncation_of_the_last_segment_leaves_a_prefix() {
-        let (folder, files) = disk();
-        filled(&files);
-        let path = folder.path().join("j/00000000000000000008.log");
-        let whole = std::fs::read(&path).unwrap();
-        for length in 0..whole.len() {
-            std::fs::write(&path, &whole[..length]).unwrap();
-            let values = values(&files).unwrap();
-            assert!(values.len() >= 8 && values.len() < 10, "{length}: {values:?}");
-            std::fs::write(&path, &whole).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_flipped_bit_before_the_last_records_is_an_error_with_its_place() {
-        let (folder, files) = disk();
-        filled(&files);
-        for name in ["00000000000000000000.log", "00000000000000000004.log"] {
-            let path = folder.path().join("j").join(name);
-            let whole = std::fs::read(&path).unwrap();
-            for bit in 0..whole.len() * 8 {
-                let mut changed = whole.clone();
-                changed[bit / 8] ^= 1 << (bit % 8);
-                std::fs::write(&path, &changed).unwrap();
-                let error = values(&files).unwrap_err().to_string();
-                assert!(error.contains(name) || error.contains(".log is damaged"), "bit {bit}: {error}");
-            }
-            std::fs::write(&path, &whole).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_flipped_bit_of_the_last_records_is_no_torn_end() {
-        let (folder, files) = disk();
-        filled(&files);
-        let path = folder.path().join("j/00000000000000000008.log");
-        let whole = std::fs::read(&path).unwrap();
-        for bit in 0..whole.len() * 8 {
-            let mut changed = whole.clone();
-            changed[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(&path, &changed).unwrap();
-            let error = values(&files).unwrap_err().to_string();
-            assert!(error.contains("00008.log is damaged at byte "), "bit {bit}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_a_dead_process_did_not_sync_is_synced_before_it_is_used() {
-        let disk = SimFiles::new(1);
-        let files: Arc<dyn Files> = Arc::new(disk.clone());
-        Journal::open::<u64>(&files, "j", "id").unwrap().0.append(&1_u64).unwrap();
-        let disk = disk.kill(2);
-        let files: Arc<dyn Files> = Arc::new(disk.clone());
-        assert_eq!(values(&files).unwrap(), [1]);
-        for seed in 0..20 {
-            let files: Arc<dyn Files> = Arc::new(disk.crash(seed));
-            assert_eq!(values(&files).unwrap(), [1], "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn a_segment_without_header_does_not_come_back() {
-        let disk = SimFiles::new(1);
-        let files: Arc<dyn Files> = Arc::new(disk.clone());
-        let (mut journal, _) = Journal::open::<u64>(&files, "j", "id").unwrap();
-        journal.append(&1_u64).unwrap();
-        disk.cut_power_at(disk.operations() + 3);
-        journal.roll().unwrap_err();
-        for cut in 1..8 {
-            let disk = disk.crash(cut);
-            disk.cut_power_at(cut);
-            let files: Arc<dyn Files> = Arc::new(disk.clone());
-            drop(Journal::open::<u64>(&files, "j", "id"));
-            let disk = disk.kill(cut);
-            let files: Arc<dyn Files> = Arc::new(disk.clone());
-            Journal::open::<u64>(&files, "j", "id").unwrap().0.append(&2_u64).unwrap();
-            for seed in 0..20 {
-                let files: Arc<dyn Files> = Arc::new(disk.crash(seed));
-                assert!([vec![1], vec![1, 2]].contains(&values(&files).unwrap()), "cut {cut} seed {seed}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_segment_of_another_journal_is_refused() {
-        let (_folder, files) = disk();
-        filled(&files);
-        assert!(Journal::open::<u64>(&files, "j", "other").is_err());
-    }
-}
+mod tests;

@@ -1,9 +1,12 @@
 //! What survives the process: the durable file layer, journals, write-ahead logs and what is kept of each query.
 //!
-//! [`Files`] is the disk, [`ObjectFiles`] an object store in its place, and [`SimFiles`] a disk that loses what it may; [`StateDirectory`] is what stands on it. A query's
-//! epochs go to a journal (`query_store`), the rows of streams that cannot be read again to a write-ahead log (`wal`);
-//! [`durable_step`] is where tests pull the plug.
+//! [`Files`] is the disk, [`ObjectFiles`] an object store in its place, and [`SimFiles`] a disk that loses what it may;
+//! [`StateDirectory`] is what stands on it. A query's epochs go to a journal (`query_store`), its state to checkpoints
+//! (`checkpoint_files`), the rows of streams that cannot be read again to a write-ahead log (`wal`); [`durable_step`] is
+//! where tests pull the plug.
 
+mod checkpoint_files;
+mod contract;
 mod crash;
 mod directory;
 mod files;
@@ -18,8 +21,10 @@ mod resume;
 mod room;
 mod simulated;
 mod state_rows;
+mod terms;
 mod wal;
 
+pub use contract::Misfit;
 pub use crash::{CRASH_AT, durable_step};
 pub use directory::StateDirectory;
 pub use files::{AppendFile, Durability, Files, LocalFiles};

@@ -15,9 +15,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::future::ready;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{
@@ -32,6 +34,10 @@ use super::files::{AppendFile, Files};
 
 /// The bytes at the beginning of a chunk that say who wrote it.
 const WRITER_BYTES: usize = 16;
+/// The name of the first chunk of a file.
+const FIRST_CHUNK: &str = "0000000000";
+/// Before a put is sent again.
+const PUT_PAUSE: Duration = Duration::from_millis(500);
 /// How many chunks are fetched side by side.
 const FETCHES: usize = 16;
 /// The end of the name of a folder of chunks.
@@ -50,6 +56,8 @@ pub struct ObjectFiles {
     name: String,
     /// Different for every process and every time one opens the store.
     writer: [u8; WRITER_BYTES],
+    /// How long a put that has no answer is sent again.
+    patience: Duration,
     requests: Arc<Requests>,
 }
 
@@ -78,8 +86,16 @@ impl ObjectFiles {
             prefix,
             name: name.into(),
             writer: uuid::Uuid::new_v4().into_bytes(),
+            patience: Duration::ZERO,
             requests: Arc::new(Requests(Some(runtime))),
         })
+    }
+
+    /// The same objects with puts that are sent again for so long while they have no answer; they are not unless set.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Makes sure that the store refuses to overwrite an object when it is told so.
@@ -119,14 +135,29 @@ impl ObjectFiles {
     }
 
     /// Makes an object; false if there is another one of that name, which stays.
+    ///
+    /// A put whose answer is lost is sent again, which the store's client does not dare: it may find itself there.
     fn put_new(&self, path: &Path, bytes: Vec<u8>) -> io::Result<bool> {
-        let (store, target, payload) = (Arc::clone(&self.store), path.clone(), PutPayload::from(bytes.clone()));
-        let options = PutOptions::from(PutMode::Create);
-        match self.wait(async move { store.put_opts(&target, payload, options).await }) {
-            Ok(_) => Ok(true),
-            // It may be this very put, sent again after its answer was lost.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(self.get(path.clone())? == bytes),
-            Err(error) => Err(error),
+        let begun = Instant::now();
+        loop {
+            let (store, target, payload) = (Arc::clone(&self.store), path.clone(), PutPayload::from(bytes.clone()));
+            let options = PutOptions::from(PutMode::Create);
+            let failure = match self.wait(async move { store.put_opts(&target, payload, options).await }) {
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => match self.get(path.clone()) {
+                    Ok(there) => return Ok(there == bytes),
+                    // Another put of that name is on its way.
+                    Err(error) if error.kind() == ErrorKind::NotFound => error,
+                    Err(error) => return Err(error),
+                },
+                Err(error) if error.kind() == ErrorKind::Other => error,
+                Err(error) => return Err(error),
+            };
+            if begun.elapsed() >= self.patience {
+                return Err(failure);
+            }
+            tracing::warn!(error = %failure, "a put has no answer, sending it again");
+            std::thread::sleep(PUT_PAUSE);
         }
     }
 
@@ -169,11 +200,16 @@ impl ObjectFiles {
         Ok(names.map(|name| name.strip_suffix(CHUNKS).map_or(name.clone(), str::to_owned)).collect())
     }
 
-    /// Deletes the chunks of a file that was marked as removed, then the mark.
+    /// Deletes the chunks of a file that was marked as removed, many with one request, then the mark.
     fn finish_removal(&self, path: &Path) -> io::Result<()> {
-        for chunk in self.chunks(path)? {
-            self.delete(chunk.location)?;
-        }
+        let store = Arc::clone(&self.store);
+        let chunks: Vec<_> = self.chunks(path)?.into_iter().map(|chunk| Ok(chunk.location)).collect();
+        durable_step("object.delete");
+        self.wait(async move {
+            let deleted = store.delete_stream(futures::stream::iter(chunks).boxed());
+            let failed = deleted.filter(|deleted| ready(!matches!(deleted, Ok(_) | Err(StoreError::NotFound { .. }))));
+            failed.map_ok(drop).try_collect::<()>().await
+        })?;
         self.delete(named_after(path, REMOVED)?)
     }
 }
@@ -199,7 +235,9 @@ impl Files for ObjectFiles {
         match self.get(path.clone()) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let chunks = self.chunks(&path)?;
-                if chunks.is_empty() { Err(error) } else { self.read_chunks(chunks) }
+                // Without its first chunk it was removed, and a writer that had not heard of it has put one more.
+                let is_there = chunks.first().is_some_and(|first| first.location.filename() == Some(FIRST_CHUNK));
+                if is_there { self.read_chunks(chunks) } else { Err(error) }
             }
             other => other,
         }
@@ -269,6 +307,10 @@ impl AppendFile for ObjectAppend {
         self.length += self.unsynced.len() as u64;
         self.unsynced.clear();
         Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.length + self.unsynced.len() as u64)
     }
 
     /// What was put is never torn, so that only what was not put yet is ever cut off.
@@ -365,6 +407,17 @@ mod tests {
     fn a_file_that_is_removed_is_gone_at_once_and_its_chunks_in_the_end() {
         let store = Arc::default();
         let files = files(&store);
+        // A writer that has not heard of the removal brings nothing back.
+        let mut late = files.append("j/late").unwrap();
+        for _ in 0..2 {
+            late.append(b"x").unwrap();
+            late.sync().unwrap();
+        }
+        files.remove("j/late").unwrap();
+        late.append(b"x").unwrap();
+        late.sync().unwrap();
+        assert_eq!(files.read("j/late").unwrap_err().kind(), ErrorKind::NotFound);
+        files.remove("j/late").unwrap();
         let mut file = files.append("j/log").unwrap();
         for _ in 0..3 {
             file.append(b"x").unwrap();

@@ -16,8 +16,12 @@ use super::files::{Durability, Files, LocalFiles};
 use super::object_files::ObjectFiles;
 use crate::error::{Error, Result};
 
-/// How long a request is tried again while a store cannot be reached.
+/// How long a request is tried again while a store cannot be reached …
 const OUTAGE: Duration = Duration::from_secs(60);
+/// … and while it has never answered.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+/// How long one request may take with its body, unless AWS_TIMEOUT says something else: files of state are large.
+const REQUEST_TIMEOUT: &str = "10 minutes";
 
 /// Where a state directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,20 +116,25 @@ impl StatePlace {
             Error::state(format!("opening state directory {self}: {error}"), hint)
         };
         // A store that has never answered is not waited for.
-        let first = RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() };
-        self.connect(bucket, prefix, first).and_then(|files| files.list("")).map_err(fail)?;
-        self.connect(bucket, prefix, RetryConfig { retry_timeout: OUTAGE, ..RetryConfig::default() }).map_err(fail)
+        self.connect(bucket, prefix, FIRST_ANSWER).and_then(|files| files.list("")).map_err(fail)?;
+        self.connect(bucket, prefix, OUTAGE).map_err(fail)
     }
 
-    fn connect(&self, bucket: &str, prefix: &str, retry: RetryConfig) -> std::io::Result<ObjectFiles> {
-        let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+    /// A store whose requests are tried again for `patience`, however often they fail.
+    fn connect(&self, bucket: &str, prefix: &str, patience: Duration) -> std::io::Result<ObjectFiles> {
+        let retry = RetryConfig { max_retries: usize::MAX, retry_timeout: patience, ..RetryConfig::default() };
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry);
+        let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+        if builder.get_config_value(&timeout).is_none() {
+            builder = builder.with_config(timeout, REQUEST_TIMEOUT);
+        }
         let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint).unwrap_or_default();
         // Whoever writes http:// means it.
         let key = AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp);
         let builder = if endpoint.starts_with("http://") { builder.with_config(key, "true") } else { builder };
         let store = builder.build().map_err(std::io::Error::other)?;
         let prefix = ObjectPath::parse(prefix).map_err(std::io::Error::other)?;
-        ObjectFiles::new(Arc::new(store), prefix, self.to_string())
+        Ok(ObjectFiles::new(Arc::new(store), prefix, self.to_string())?.with_patience(patience))
     }
 }
 

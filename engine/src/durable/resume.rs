@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::contract::Misfit;
 use super::directory::StateDirectory;
 use super::files::Durability;
 use super::index::{DurableIndex, SharedIndex};
-use super::query_store::{QueryStore, Recovered};
-use super::wal::SharedWal;
+use super::query_store::{Expected, QueryStore, Recovered};
+use super::wal::{Need, SharedWal};
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::executor::stream_contract;
@@ -27,6 +28,8 @@ pub struct DurableQuery {
     store: QueryStore,
     recovered: Recovered,
     policy: CheckpointPolicy,
+    /// Where it begins in the log of each of its streams, in their order.
+    places: Vec<LogPlace>,
     indexes: BTreeMap<String, Arc<DurableIndex>>,
     wals: BTreeMap<String, SharedWal>,
 }
@@ -35,16 +38,40 @@ impl PlannedQuery {
     /// Opens what `directory` keeps under the name of the query, or begins to keep it.
     ///
     /// # Errors
-    /// Fails if the kept state does not fit the query, is damaged, or another process has it.
-    pub fn keep_in(self, directory: &StateDirectory, policy: CheckpointPolicy) -> Result<DurableQuery> {
-        let contracts = self.stage.contracts()?;
-        let (store, recovered) =
-            QueryStore::open(directory, &self.options.name, &contracts, &self.options.state_memory)?;
+    /// Fails if the kept state does not fit the query and `misfit` does not let it go, if it is damaged, or another
+    /// process has it.
+    pub fn keep_in(
+        mut self,
+        directory: &StateDirectory,
+        policy: CheckpointPolicy,
+        misfit: Misfit,
+    ) -> Result<DurableQuery> {
+        let expected = Expected {
+            name: &self.options.name,
+            contracts: self.stage.contracts()?,
+            streams: &self.streams,
+            memory: &self.options.state_memory,
+            empty: if misfit == Misfit::Drop { Some(self.stage.images()?) } else { None },
+        };
+        let (store, recovered) = QueryStore::open(directory, &expected)?;
         let mut indexes = BTreeMap::new();
         for stream in &self.streams {
             indexes.insert(stream.name.clone(), Arc::new(store.index(&stream.name)?));
         }
-        Ok(DurableQuery { planned: self, store, recovered, policy, indexes, wals: BTreeMap::new() })
+        let places = self.streams.iter().enumerate().map(|(index, stream)| recovered.place(index, &stream.name));
+        let places = places.collect();
+        Ok(DurableQuery { planned: self, store, recovered, policy, places, indexes, wals: BTreeMap::new() })
+    }
+}
+
+impl Recovered {
+    /// Where the query is in the log of its stream with this index and name.
+    fn place(&self, index: usize, stream: &str) -> LogPlace {
+        if let Some(place) = self.places.get(stream) {
+            return place.clone();
+        }
+        let first = self.epochs.first().and_then(|epoch| epoch.intent.streams.get(index));
+        LogPlace { seq: first.map_or(0, |records| records.from), ..LogPlace::default() }
     }
 }
 
@@ -67,11 +94,11 @@ impl DurableQuery {
 
     /// Whether it had read all of its streams to their ends, so that nothing is left to do.
     pub fn has_ended(&self) -> bool {
-        let is_over = |(index, stream): (usize, &Arc<StreamDefinition>)| match self.events(index).last() {
+        let is_over = |index| match self.events(index).last() {
             Some(event) => *event == LoggedEvent::Closed,
-            None => self.place(&stream.name).progress.is_some_and(|progress| progress.is_over()),
+            None => self.place(index).progress.is_some_and(|progress| progress.is_over()),
         };
-        self.lineage().is_some() && self.planned.streams.iter().enumerate().all(is_over)
+        self.lineage().is_some() && (0..self.planned.streams.len()).all(is_over)
     }
 
     /// The first epoch that is not committed yet.
@@ -80,8 +107,8 @@ impl DurableQuery {
         self.recovered.epoch.0 + committed
     }
 
-    fn place(&self, stream: &str) -> LogPlace {
-        self.recovered.places.get(stream).cloned().unwrap_or_default()
+    fn place(&self, index: usize) -> LogPlace {
+        self.places.get(index).cloned().unwrap_or_default()
     }
 
     /// The records of its stream with this index that it knows, from its place on.
@@ -96,20 +123,21 @@ impl DurableQuery {
     /// Fails if the ingests are not those of [`DurableQuery::streams`].
     pub fn start(self, ingests: Vec<Arc<Ingest>>) -> Result<Query> {
         let mut streams = Vec::new();
-        for (stream, ingest) in self.planned.streams.iter().zip(&ingests) {
+        for ((stream, ingest), place) in self.planned.streams.iter().zip(&ingests).zip(&self.places) {
             if ingest.definition().name != stream.name {
                 return Err(Error::internal(format!("stream {} got another one's ingest", stream.name)));
             }
-            let mut place = self.place(&stream.name);
-            if let (None, Some(wal)) = (&place.progress, self.wals.get(&stream.name)) {
-                // A query that is new to a log begins with the oldest record there is, or with the next one if a
-                // part of the log is gone.
-                place.seq = if wal.first() == 0 { 0 } else { wal.next().max(place.seq) };
-            }
-            streams.push((Arc::clone(ingest), place));
+            streams.push((Arc::clone(ingest), place.clone()));
         }
-        for (name, wal) in &self.wals {
-            wal.hold(&self.store.id, self.store.needed_from(name).unwrap_or(0).max(wal.first()));
+        for (index, stream) in self.planned.streams.iter().enumerate() {
+            let Some(wal) = self.wals.get(&stream.name) else { continue };
+            let from = match self.store.reached(&stream.name) {
+                // What it may fall back to is more than a log has room for.
+                Some(reached) if wal.is_full() => reached,
+                Some(_) => self.store.needed_from(&stream.name).unwrap_or(0).max(wal.first()),
+                None => self.place(index).seq,
+            };
+            wal.hold(&self.store.id, Need { name: self.store.name.clone(), from, is_running: true });
         }
         let mut driver = Driver::new(self.planned.stage, streams, self.planned.options);
         driver.keeper = Some(Keeper::new(self.store, self.recovered, self.wals, self.policy));
@@ -126,62 +154,47 @@ pub fn resume_streams(
     directory: &StateDirectory,
     mut make: impl FnMut(&Arc<StreamDefinition>) -> Result<Ingest>,
 ) -> Result<Vec<Vec<Arc<Ingest>>>> {
-    let mut groups: Vec<Group> = Vec::new();
-    for (number, query) in queries.iter_mut().enumerate() {
-        for (index, stream) in query.planned.streams.clone().iter().enumerate() {
-            let member = (number, index);
-            let own = Group {
-                stream: Arc::clone(stream),
-                place: query.place(&stream.name),
-                events: query.events(index),
-                indexes: query.indexes.get(&stream.name).cloned().into_iter().collect(),
-                members: vec![member],
-            };
-            groups.push(own);
+    let mut spare: BTreeMap<String, Ingest> = BTreeMap::new();
+    for query in queries.iter_mut() {
+        for stream in query.planned.streams.clone() {
+            if !spare.contains_key(&stream.name) {
+                spare.insert(stream.name.clone(), make(&stream)?);
+            }
+            if !spare.get(&stream.name).is_some_and(Ingest::is_replayable) {
+                query.follow_log(&stream, directory)?;
+            }
         }
     }
-    groups.sort_by_key(|group| group.place.seq);
-    let mut made: Vec<(Group, Ingest, Option<SharedWal>)> = Vec::new();
-    for group in groups {
-        let joined = made
-            .iter_mut()
-            .find(|(known, _, wal)| known.stream.name == group.stream.name && (wal.is_some() || known.fits(&group)));
-        match joined {
-            Some((known, _, _)) => known.join(group),
+    let mut made: Vec<(Group, Ingest)> = Vec::new();
+    for group in groups_of(queries) {
+        match made.iter_mut().find(|(known, _)| known.takes(&group)) {
+            Some((known, _)) => known.join(group),
             None => {
-                let ingest = make(&group.stream)?;
-                let wal = match ingest.is_replayable() {
-                    true => None,
-                    false => {
-                        let contract = stream_contract(&group.stream);
-                        Some(directory.wal(&group.stream.name, &contract, wal_durability(&group.stream)?)?)
-                    }
+                let ingest = match spare.remove(&group.stream.name) {
+                    Some(ingest) => ingest,
+                    None => make(&group.stream)?,
                 };
-                made.push((group, ingest, wal));
+                made.push((group, ingest));
             }
         }
     }
     let mut ingests: Vec<Vec<Option<Arc<Ingest>>>> =
         queries.iter().map(|query| vec![None; query.planned.streams.len()]).collect();
-    for (group, ingest, wal) in made {
-        if let Some(wal) = &wal {
-            wal.check_reaches(group.end())?;
-        }
+    for (mut group, ingest) in made {
         let index = SharedIndex(group.indexes);
         index.level()?;
-        if let Some(wal) = &wal {
-            for (number, _) in &group.members {
-                if let Some(query) = queries.get_mut(*number) {
-                    query.wals.insert(group.stream.name.clone(), wal.clone());
-                }
-            }
+        if let Some(wal) = &group.wal {
             // Marks the query as a reader of the log, also for runs in which it does not take part.
-            if index.notes().is_empty() {
-                index.push("write-ahead log")?;
+            if !index.notes().contains(&wal.note()) {
+                index.push(&wal.note())?;
+            }
+            if group.place.progress.is_none() {
+                // Offsets go on behind those of all records that there are.
+                group.place = LogPlace { seq: wal.first(), ..LogPlace::default() };
             }
         }
         let index: Arc<dyn InputIndex> = Arc::new(index);
-        let resume = Resume { place: group.place, replay: group.events, index: Some(index), wal };
+        let resume = Resume { place: group.place, replay: group.events, index: Some(index), wal: group.wal };
         let ingest = Arc::new(ingest.resume(resume));
         for (number, position) in group.members {
             if let Some(slot) = ingests.get_mut(number).and_then(|slots| slots.get_mut(position)) {
@@ -190,6 +203,25 @@ pub fn resume_streams(
         }
     }
     Ok(ingests.into_iter().map(|slots| slots.into_iter().flatten().collect()).collect())
+}
+
+impl DurableQuery {
+    /// Finds the query's place in the write-ahead log of a stream.
+    fn follow_log(&mut self, stream: &Arc<StreamDefinition>, directory: &StateDirectory) -> Result<()> {
+        let wal = directory.wal(&stream.name, &stream_contract(stream), wal_durability(stream)?)?;
+        let Some(index) = self.planned.streams.iter().position(|known| known.name == stream.name) else {
+            return Ok(());
+        };
+        wal.check_reaches(self.place(index).seq + self.events(index).len() as u64)?;
+        let is_new = self.recovered.epochs.is_empty() && !self.recovered.places.contains_key(&stream.name);
+        if let (true, Some(place)) = (is_new, self.places.get_mut(index)) {
+            // A query that is new to a log begins with the oldest record there is, or with the next one if a part of
+            // the log is gone.
+            place.seq = if wal.first() == 0 { 0 } else { wal.next() };
+        }
+        self.wals.insert(stream.name.clone(), wal);
+        Ok(())
+    }
 }
 
 /// What the write-ahead log of a stream survives, if that is not what the directory does.
@@ -209,11 +241,37 @@ struct Group {
     place: LogPlace,
     events: Vec<LoggedEvent>,
     indexes: Vec<Arc<DurableIndex>>,
+    /// The log with the records, if they cannot be read again.
+    wal: Option<SharedWal>,
     /// Query number and index of the stream in it.
     members: Vec<(usize, usize)>,
 }
 
+/// Every query's every stream, those that know where its log is first, then in the order of their places.
+fn groups_of(queries: &[DurableQuery]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for (number, query) in queries.iter().enumerate() {
+        for (index, stream) in query.planned.streams.iter().enumerate() {
+            groups.push(Group {
+                stream: Arc::clone(stream),
+                place: query.place(index),
+                events: query.events(index),
+                indexes: query.indexes.get(&stream.name).cloned().into_iter().collect(),
+                wal: query.wals.get(&stream.name).cloned(),
+                members: vec![(number, index)],
+            });
+        }
+    }
+    groups.sort_by_key(|group| (group.wal.is_some() && group.place.progress.is_none(), group.place.seq));
+    groups
+}
+
 impl Group {
+    /// Whether another one can read together with it: the same log, in memory or on the disk.
+    fn takes(&self, other: &Self) -> bool {
+        self.stream.name == other.stream.name && (self.wal.is_some() || self.fits(other))
+    }
+
     fn end(&self) -> u64 {
         self.place.seq + self.events.len() as u64
     }

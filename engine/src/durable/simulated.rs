@@ -300,6 +300,11 @@ impl AppendFile for SimAppend {
         fate.answer(())
     }
 
+    fn length(&self) -> io::Result<u64> {
+        let mut disk = self.files.running()?;
+        Ok(disk.file(&self.path)?.bytes.len() as u64)
+    }
+
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         let mut disk = self.files.running()?;
         let fate = disk.begin(false);

@@ -2,9 +2,9 @@
 
 use datafusion::arrow::record_batch::RecordBatch;
 
+use super::checkpoint_files::{read_manifests, read_state_file};
 use super::directory::list_queries;
 use super::place::StatePlace;
-use super::query_store::{read_manifests, read_state_file};
 use crate::checkpoint::read_current;
 use crate::error::{Error, Result};
 

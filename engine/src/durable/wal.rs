@@ -1,136 +1,28 @@
 //! The write-ahead log of a stream that cannot be read again: every record with its rows, before any query sees it.
 //!
-//! A segment begins with `MSWAL001` and holds groups of frames, each group appended and synced as one:
-//!
-//! ```text
-//! group: '[' | length of body u32 | CRC-32 of that length u32 | CRC-32 of body u32 | body | ']'
-//! body:  seq of its first frame u64 | number of frames u32 | frames
-//! frame: length of JSON u32 | length of rows u32 | event as JSON | rows as an Arrow IPC stream, or nothing
-//! ```
-//!
-//! Integers are little endian. Frames follow each other by sequence number; segments are named after their first one
-//! and dropped once no checkpoint needs them. Only the last group of the last segment can be torn: it is broken off, or
-//! has a sector of zeroes. The length has a checksum of its own and the brackets are no zeroes, so that a damaged group
-//! is not taken for a torn one, unless its rows fill a sector with zeroes.
+//! Segments are named after their first record and dropped once no checkpoint needs them; `group` says what is in them.
+
+mod group;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::arrow::ipc::reader::StreamReader;
-use datafusion::arrow::ipc::writer::StreamWriter;
-use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::files::{AppendFile, Files, SECTOR_BYTES, has_lost_sector};
-use super::journal::{cut_back, failed, sync};
+use super::files::{AppendFile, Files};
+use super::journal::{check_length, cut_back, failed, sync};
 use super::record::corrupt;
 use super::room::FullDisk;
 use crate::error::{Error, Result};
-use crate::ingest::{LoggedEvent, Record};
+pub(crate) use group::Frame;
+use group::{MAGIC, frames_from, whole_part, write_group};
 
-const MAGIC: &[u8; 8] = b"MSWAL001";
-/// The bytes of a group before its body.
-const GROUP_HEAD: usize = 13;
-/// The bytes of a group behind its body.
-const GROUP_FOOT: usize = 1;
-/// The bytes of a group's body before its frames.
-const GROUP_BODY_HEAD: usize = 12;
-/// A segment is closed once it has this many bytes.
+/// A segment is closed once it has this many bytes, or a part of what the log may keep.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// What a log may keep before the input waits for checkpoints to release it, in bytes.
+const SEGMENT_SHARES: u64 = 16;
+/// What a log may keep before the input waits for checkpoints to release it, in bytes, unless told otherwise.
 pub const WAL_LIMIT_BYTES: u64 = 4 << 30;
-
-/// A record with its rows.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    pub(crate) seq: u64,
-    pub(crate) event: LoggedEvent,
-    pub(crate) rows: Option<RecordBatch>,
-}
-
-impl Frame {
-    /// What has to be kept of a record.
-    pub(crate) fn of(record: &Record) -> Self {
-        let rows = record.block.as_ref().map(|block| block.rows.clone());
-        Self { seq: record.seq, event: record.event.clone(), rows }
-    }
-
-    fn write(&self, out: &mut Vec<u8>) -> Result<()> {
-        let json = serde_json::to_vec(&self.event)
-            .map_err(|error| Error::internal(format!("an event is no JSON: {error}")))?;
-        let mut ipc = Vec::new();
-        if let Some(rows) = &self.rows {
-            let mut writer = StreamWriter::try_new(&mut ipc, &rows.schema())?;
-            writer.write(rows)?;
-            writer.finish()?;
-        }
-        out.extend_from_slice(&length(json.len())?);
-        out.extend_from_slice(&length(ipc.len())?);
-        out.extend_from_slice(&json);
-        out.extend_from_slice(&ipc);
-        Ok(())
-    }
-}
-
-/// The bytes of a group.
-fn write_group(frames: &[Frame]) -> Result<Vec<u8>> {
-    let mut body = frames.first().map_or(0, |frame| frame.seq).to_le_bytes().to_vec();
-    body.extend_from_slice(&length(frames.len())?);
-    for frame in frames {
-        frame.write(&mut body)?;
-    }
-    let size = length(body.len())?;
-    let mut group = vec![b'['];
-    group.extend_from_slice(&size);
-    group.extend_from_slice(&crc32fast::hash(&size).to_le_bytes());
-    group.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-    group.extend_from_slice(&body);
-    group.push(b']');
-    Ok(group)
-}
-
-/// The frames of a group's body; `None` if it is not made as it should be.
-fn read_group(body: &[u8]) -> Option<Result<Vec<Frame>>> {
-    let (mut seq, count) = group_head(body)?;
-    let mut at = GROUP_BODY_HEAD;
-    let mut frames = Vec::new();
-    for _ in 0..count {
-        let json_end = at + 8 + number_at(body, at)?;
-        let rows_end = json_end + number_at(body, at + 4)?;
-        let event = serde_json::from_slice(body.get(at + 8..json_end)?).ok()?;
-        let rows = body.get(json_end..rows_end)?;
-        let rows = match (!rows.is_empty()).then(|| read_rows(rows)).transpose() {
-            Ok(rows) => rows,
-            Err(error) => return Some(Err(error)),
-        };
-        frames.push(Frame { seq, event, rows });
-        seq += 1;
-        at = rows_end;
-    }
-    Some(Ok(frames))
-}
-
-/// The first sequence number of a group, and how many frames it has.
-fn group_head(body: &[u8]) -> Option<(u64, u64)> {
-    let seq = u64::from_le_bytes(body.get(..8)?.try_into().ok()?);
-    Some((seq, u64::try_from(number_at(body, 8)?).ok()?))
-}
-
-fn number_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?)).ok()
-}
-
-fn read_rows(bytes: &[u8]) -> Result<RecordBatch> {
-    let mut reader = StreamReader::try_new(bytes, None)?;
-    let batch = reader.next().transpose()?;
-    batch.ok_or_else(|| Error::internal("a frame has a schema and no rows"))
-}
-
-fn length(bytes: usize) -> Result<[u8; 4]> {
-    let length = u32::try_from(bytes).map_err(|_| Error::internal(format!("a frame of {bytes} bytes")))?;
-    Ok(length.to_le_bytes())
-}
 
 /// The log of one stream.
 #[derive(Debug)]
@@ -143,11 +35,24 @@ struct Wal {
     /// Whether nobody knows how the open segment ends.
     is_broken: bool,
     next: u64,
-    /// What each query that reads the log needs, by id: the first frame.
-    needed: BTreeMap<String, u64>,
+    /// The bytes appended since it was opened.
+    appended: u64,
+    /// What each query that reads the log needs, by id.
+    needed: BTreeMap<String, Need>,
     /// Frames read ahead of the one asked for.
     read: VecDeque<Frame>,
     segment_bytes: u64,
+}
+
+/// What a query needs of a log.
+#[derive(Debug, Clone)]
+pub(crate) struct Need {
+    /// The query's name.
+    pub(crate) name: String,
+    /// The first frame.
+    pub(crate) from: u64,
+    /// Whether it runs, so that it will need less one day.
+    pub(crate) is_running: bool,
 }
 
 /// The log, shared by who appends and who releases.
@@ -155,22 +60,75 @@ struct Wal {
 pub(crate) struct SharedWal {
     wal: Arc<Mutex<Wal>>,
     released: Arc<Notify>,
+    size: Arc<watch::Sender<Size>>,
     limit_bytes: u64,
 }
 
+/// How large a log is, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    /// What was appended since it was opened.
+    appended: u64,
+    /// What is kept.
+    kept: u64,
+}
+
 impl SharedWal {
-    /// Opens the log in `folder`, or makes it; a torn end is cut off.
+    /// Opens the log in `folder`, or makes it; a torn end is cut off. It keeps `limit_bytes` before its input waits.
     ///
     /// # Errors
     /// Fails if it is damaged or the disk fails.
-    pub(crate) fn open(files: &Arc<dyn Files>, folder: &str) -> Result<Self> {
-        let wal = Wal::open(files, folder)?;
-        Ok(Self { wal: Arc::new(Mutex::new(wal)), released: Arc::default(), limit_bytes: WAL_LIMIT_BYTES })
+    pub(crate) fn open(files: &Arc<dyn Files>, folder: &str, limit_bytes: u64) -> Result<Self> {
+        let mut wal = Wal::open(files, folder)?;
+        wal.segment_bytes = SEGMENT_BYTES.min(limit_bytes / SEGMENT_SHARES);
+        let (size, _) = watch::channel(wal.size());
+        Ok(Self { wal: Arc::new(Mutex::new(wal)), released: Arc::default(), size: Arc::new(size), limit_bytes })
+    }
+
+    /// What a query notes that reads it.
+    pub(crate) fn note(&self) -> String {
+        format!("write-ahead log {}", self.wal.lock().unwrap_or_else(PoisonError::into_inner).folder)
+    }
+
+    /// What it keeps before its input waits, in bytes.
+    pub(crate) const fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// The bytes appended since it was opened.
+    pub(crate) fn appended(&self) -> u64 {
+        self.size.borrow().appended
+    }
+
+    /// Whether so many bytes have been appended since it was opened, or its input waits.
+    pub(crate) fn has_reached(&self, bytes: u64) -> bool {
+        self.is_pressed(*self.size.borrow(), bytes)
+    }
+
+    const fn is_pressed(&self, size: Size, bytes: u64) -> bool {
+        size.appended >= bytes || size.kept > self.limit_bytes
+    }
+
+    /// Completes when that is so.
+    pub(crate) async fn reaches(&self, bytes: u64) {
+        // The sender is here, so it is not gone.
+        let _ = self.size.subscribe().wait_for(|size| self.is_pressed(*size, bytes)).await;
+    }
+
+    /// Whether its input waits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.size.borrow().kept > self.limit_bytes
     }
 
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Wal) -> Result<T> + Send + 'static) -> Result<T> {
-        let wal = Arc::clone(&self.wal);
-        let task = SpawnedTask::spawn_blocking(move || work(&mut wal.lock().unwrap_or_else(PoisonError::into_inner)));
+        let (wal, size) = (Arc::clone(&self.wal), Arc::clone(&self.size));
+        let task = SpawnedTask::spawn_blocking(move || {
+            let mut wal = wal.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = work(&mut wal);
+            let now = wal.size();
+            size.send_if_modified(|size| std::mem::replace(size, now) != now);
+            done
+        });
         task.join().await.map_err(|error| Error::internal(format!("a write-ahead log stopped: {error}")))?
     }
 
@@ -208,11 +166,11 @@ impl SharedWal {
     pub(crate) async fn write(&self, frames: Vec<Frame>) -> Result<()> {
         loop {
             let room = self.released.notified();
-            let kept = self.with(|wal| Ok(wal.segments.iter().map(|(_, bytes)| bytes).sum::<u64>())).await?;
-            if kept <= self.limit_bytes {
+            if !self.is_full() {
                 break;
             }
-            tracing::warn!(kept, "the write-ahead log is at its limit: the input waits for a checkpoint");
+            let (Size { kept, .. }, reason) = self.with(|wal| Ok((wal.size(), wal.held_by()))).await?;
+            tracing::warn!(kept, "the write-ahead log is at its limit: the input waits for {reason}");
             room.await;
         }
         let frames = Arc::new(frames);
@@ -230,17 +188,20 @@ impl SharedWal {
         }
     }
 
-    /// Says that the query with this id reads the log and needs it from `seq` on.
-    pub(crate) fn hold(&self, query: &str, seq: u64) {
+    /// Says what the query with this id needs of the log.
+    pub(crate) fn hold(&self, query: &str, need: Need) {
         let mut wal = self.wal.lock().unwrap_or_else(PoisonError::into_inner);
-        wal.needed.insert(query.to_owned(), seq);
+        wal.needed.insert(query.to_owned(), need);
     }
 
     /// Says that a query needs nothing before `seq` any more, and drops what no query needs.
     pub(crate) async fn release(&self, query: &str, seq: u64) -> Result<()> {
-        self.hold(query, seq);
-        self.with(|wal| {
-            let needed = wal.needed.values().copied().min().unwrap_or_default();
+        let query = query.to_owned();
+        self.with(move |wal| {
+            if let Some(need) = wal.needed.get_mut(&query) {
+                need.from = need.from.max(seq);
+            }
+            let needed = wal.needed.values().map(|need| need.from).min().unwrap_or_default();
             wal.trim(needed)
         })
         .await?;
@@ -264,36 +225,24 @@ pub(crate) fn check_log(files: &Arc<dyn Files>, folder: &str) -> Result<()> {
     Ok(())
 }
 
+fn is_gone(files: &dyn Files, folder: &str, first: u64) -> bool {
+    let read = files.read(&format!("{folder}/{first:020}.wal"));
+    read.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn firsts_of(files: &dyn Files, folder: &str) -> Result<Vec<u64>> {
     let names = files.list(folder).map_err(|error| failed(files, folder, error))?;
     Ok(names.iter().filter_map(|name| name.strip_suffix(".wal")?.parse().ok()).collect())
 }
 
-/// The number after the last whole frame of a segment, and where its group ends.
-fn whole_part(place: &str, bytes: &[u8], (first, mut next): (u64, u64), is_last: bool) -> Result<(u64, usize)> {
-    if first != next {
-        return Err(corrupt(place, 0, "a segment before it is missing"));
-    }
-    let mut whole = if bytes.starts_with(MAGIC) { MAGIC.len() } else { 0 };
-    while whole > 0
-        && let Some(body) = body_at(bytes, whole)
-    {
-        match group_head(body) {
-            Some((seq, count)) if seq == next => next += count,
-            _ => return Err(corrupt(place, whole as u64, "a group is out of order")),
-        }
-        whole += GROUP_HEAD + body.len() + GROUP_FOOT;
-    }
-    if whole < bytes.len() && !(is_last && is_torn(bytes, whole)) {
-        return Err(corrupt(place, whole as u64, "a checksum does not fit"));
-    }
-    Ok((next, whole))
-}
-
 impl Wal {
     fn open(files: &Arc<dyn Files>, folder: &str) -> Result<Self> {
         files.create_folder(folder).map_err(|error| failed(files.as_ref(), folder, error))?;
-        let firsts = firsts_of(files.as_ref(), folder)?;
+        let mut firsts = firsts_of(files.as_ref(), folder)?;
+        while files.is_shared() && firsts.first().is_some_and(|first| is_gone(files.as_ref(), folder, *first)) {
+            // Trimmed, and then appended to by a writer that had not heard of it.
+            firsts.remove(0);
+        }
         let mut wal = Self {
             files: Arc::clone(files),
             folder: folder.to_owned(),
@@ -301,6 +250,7 @@ impl Wal {
             open: None,
             is_broken: false,
             next: firsts.first().copied().unwrap_or_default(),
+            appended: 0,
             needed: BTreeMap::new(),
             read: VecDeque::new(),
             segment_bytes: SEGMENT_BYTES,
@@ -308,7 +258,26 @@ impl Wal {
         for (index, first) in firsts.iter().enumerate() {
             wal.check_segment(*first, index + 1 == firsts.len())?;
         }
+        if wal.open.is_some() && files.is_shared() {
+            // A writer that was thought dead finds this in the place of its next group, and stops.
+            wal.append_group(&[])?;
+        }
         Ok(wal)
+    }
+
+    fn size(&self) -> Size {
+        Size { appended: self.appended, kept: self.segments.iter().map(|(_, bytes)| bytes).sum() }
+    }
+
+    /// What has to happen before it can be trimmed.
+    fn held_by(&self) -> String {
+        match self.needed.values().min_by_key(|need| (need.from, need.is_running)) {
+            Some(Need { name, is_running: false, .. }) => format!(
+                "query \"{name}\", which reads it and does not run: start it, or let it go with `millstream state forget`"
+            ),
+            Some(Need { name, .. }) => format!("a checkpoint of query \"{name}\""),
+            None => "a query".to_owned(),
+        }
     }
 
     fn path(&self, first: u64) -> String {
@@ -335,6 +304,7 @@ impl Wal {
         }
         let fail = |error| failed(self.files.as_ref(), &path, error);
         let mut file = self.files.append(&path).map_err(fail)?;
+        check_length(file.as_ref(), bytes.len() as u64, &place)?;
         if whole == 0 {
             return file.truncate(0).map_err(fail);
         }
@@ -374,16 +344,10 @@ impl Wal {
     fn frames_of(&self, first: u64, from: u64) -> Result<VecDeque<Frame>> {
         let bytes = self.load(first)?;
         let place = self.files.describe(&self.path(first));
-        let mut frames = VecDeque::new();
-        let mut at = MAGIC.len();
-        while let Some(body) = body_at(&bytes, at) {
-            let group = read_group(body).ok_or_else(|| corrupt(&place, at as u64, "a group cannot be read"))??;
-            frames.extend(group.into_iter().filter(|frame| frame.seq >= from));
-            at += GROUP_HEAD + body.len() + GROUP_FOOT;
-        }
-        Ok(frames)
+        frames_from(&place, &bytes, from)
     }
 
+    /// Appends frames, durable when this returns.
     fn append(&mut self, frames: &[Frame]) -> Result<()> {
         let Some(first) = frames.first() else { return Ok(()) };
         if first.seq != self.next {
@@ -396,7 +360,11 @@ impl Wal {
         if self.open.is_none() || self.segments.last().is_some_and(|(_, bytes)| *bytes >= self.segment_bytes) {
             self.roll()?;
         }
-        let bytes = write_group(frames)?;
+        self.append_group(frames)
+    }
+
+    fn append_group(&mut self, frames: &[Frame]) -> Result<()> {
+        let bytes = write_group(self.next, frames)?;
         let path = self.segments.last().map(|(first, _)| self.path(*first)).unwrap_or_default();
         let (Some(file), Some((_, length))) = (&mut self.open, self.segments.last_mut()) else {
             return Err(Error::internal("a write-ahead log has no open segment"));
@@ -408,6 +376,7 @@ impl Wal {
         }
         sync(file.as_mut(), &place).inspect_err(|_| self.is_broken = true)?;
         *length += bytes.len() as u64;
+        self.appended += bytes.len() as u64;
         self.next += frames.len() as u64;
         Ok(())
     }
@@ -416,6 +385,7 @@ impl Wal {
         let path = self.path(self.next);
         let fail = |error| failed(self.files.as_ref(), &path, error);
         let mut file = self.files.append(&path).map_err(fail)?;
+        check_length(file.as_ref(), 0, &self.files.describe(&path))?;
         if let Err(error) = file.append(MAGIC).and_then(|()| file.sync()) {
             cut_back(file.as_mut(), 0, &self.files.describe(&path)).inspect_err(|_| self.is_broken = true)?;
             return Err(fail(error));
@@ -434,40 +404,6 @@ impl Wal {
             self.segments.remove(0);
         }
         Ok(())
-    }
-}
-
-/// The body of the group at `at`, if it is whole.
-fn body_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
-    let size = size_at(bytes, at)?;
-    let claimed = number_at(bytes, at + 9)?;
-    let (start, end) = (at + GROUP_HEAD, at.checked_add(GROUP_HEAD + size)?);
-    let body = bytes.get(start..end)?;
-    let is_whole = bytes.get(at) == Some(&b'[') && bytes.get(end) == Some(&b']');
-    (is_whole && size >= GROUP_BODY_HEAD && crc32fast::hash(body) as usize == claimed).then_some(body)
-}
-
-/// The length of the body of the group at `at`, if it fits its checksum.
-fn size_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let size = bytes.get(at + 1..at.checked_add(5)?)?;
-    (crc32fast::hash(size) as usize == number_at(bytes, at + 5)?).then(|| number_at(bytes, at + 1)).flatten()
-}
-
-/// Whether the broken group at `at` is one that a crash left half written, with nothing behind it.
-fn is_torn(bytes: &[u8], at: usize) -> bool {
-    if at == 0 {
-        // The segment's own first bytes: it has none of its groups yet.
-        return MAGIC.starts_with(bytes) || bytes.len() <= MAGIC.len() && has_lost_sector(bytes, 0);
-    }
-    match size_at(bytes, at) {
-        Some(size) => {
-            let end = at + GROUP_HEAD + size + GROUP_FOOT;
-            end > bytes.len() || end == bytes.len() && has_lost_sector(bytes, at)
-        }
-        None => {
-            let end = (at + GROUP_HEAD).next_multiple_of(SECTOR_BYTES).min(bytes.len());
-            at + GROUP_HEAD > bytes.len() || has_lost_sector(bytes.get(..end).unwrap_or_default(), at)
-        }
     }
 }
 

@@ -6,7 +6,8 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::arrays::concat_rows;
+use crate::arrays::{concat_rows, without_waste};
+use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
 use crate::executor::assign::PaneTag;
 use crate::executor::shard::Shard;
@@ -37,7 +38,8 @@ impl State {
             Shape::Finite(plan) => Self::Finite { plan: Some(plan.clone()) },
             Shape::Stateless(_) => Self::Stateless { ready: Vec::new() },
             Shape::Unbounded(plans) => {
-                let state = Unbounded::new(Arc::new(plans.clone()), options.key_partitions);
+                let state =
+                    Unbounded::new(Arc::new(plans.clone()), options.key_partitions, Arc::clone(&options.memory));
                 Self::Unbounded { state, ready: Vec::new() }
             }
             Shape::Rows(plan) => {
@@ -49,7 +51,7 @@ impl State {
                 // Small state stays in one piece: sending each of its rows to a task would cost more than it saves.
                 let router =
                     KeyRouter { key_columns: plans.key_columns, partitions: options.key_partitions.max(1), shards: 1 };
-                let shards = vec![Shard::new(Arc::clone(&plans), *window)];
+                let shards = vec![Shard::new(Arc::clone(&plans), *window, Arc::clone(&options.memory))];
                 Self::Aggregate { plans, router, shards }
             }
         })
@@ -59,16 +61,7 @@ impl State {
         match self {
             Self::Rows { stores, .. } => {
                 let Some(store) = stores.get_mut(leaf) else { return Err(Error::internal("no such leaf")) };
-                for ((pane, tag), batches) in states {
-                    store.add(pane, tag, batches);
-                    if store.recent(pane, tag).len() >= UNMERGED_ROW_BATCHES {
-                        let batches = store.take_recent(pane, tag);
-                        let schema = batches.first().map(RecordBatch::schema);
-                        let whole: Option<_> = schema.map(|schema| concat_rows(&schema, &batches)).transpose()?;
-                        store.put(pane, tag, whole.into_iter().collect::<Vec<_>>().into());
-                    }
-                }
-                Ok(())
+                states.into_iter().try_for_each(|(pair, rows)| add_rows(store, pair, rows))
             }
             Self::Aggregate { router, shards, .. } => {
                 let mut parts: Vec<Vec<(PaneTag, RecordBatch)>> = shards.iter().map(|_| Vec::new()).collect();
@@ -154,8 +147,9 @@ impl State {
         }
     }
 
-    /// Spreads the key partitions over all tasks once windows have grown large.
-    pub(super) fn spread(&mut self, options: &StageOptions) -> Result<()> {
+    /// Spreads the key partitions over all tasks once windows have grown large; waits where state on disk finds no room
+    /// there.
+    pub(super) async fn spread(&mut self, options: &StageOptions) -> Result<()> {
         let Self::Aggregate { router, shards, .. } = self else { return Ok(()) };
         let is_large = shards.iter().any(|shard| shard.window_rows >= options.shared_rows);
         if shards.len() > 1 || options.tasks <= 1 || router.key_columns == 0 || !is_large {
@@ -163,7 +157,7 @@ impl State {
         }
         router.shards = u32::try_from(options.tasks).unwrap_or(1);
         if let Some(whole) = shards.pop() {
-            *shards = whole.split(router)?;
+            *shards = split(whole, *router).await?;
         }
         Ok(())
     }
@@ -188,11 +182,7 @@ impl State {
         match self {
             Self::Aggregate { shards, .. } => {
                 let share = bytes.div_ceil(shards.len().max(1));
-                for_each(shards, |_| {
-                    let memory = Arc::clone(memory);
-                    move |shard: &mut Shard| shard.spill(share, &memory)
-                })
-                .await?;
+                for_each(shards, |_| move |shard: &mut Shard| shard.spill(share)).await?;
             }
             Self::Rows { stores, .. } => {
                 let share = bytes.div_ceil(stores.len().max(1));
@@ -206,6 +196,15 @@ impl State {
             Self::Stateless { .. } | Self::Finite { .. } => {}
         }
         Ok(())
+    }
+
+    /// Whether some of the state of windows is on disk, so that what is made of it are copies in memory.
+    pub(super) fn is_on_disk(&self) -> bool {
+        match self {
+            Self::Aggregate { shards, .. } => shards.iter().any(Shard::is_on_disk),
+            Self::Rows { stores, .. } => stores.iter().any(PaneStore::is_on_disk),
+            Self::Unbounded { .. } | Self::Stateless { .. } | Self::Finite { .. } => false,
+        }
     }
 
     pub(super) fn rows_read(&self) -> u64 {
@@ -222,6 +221,40 @@ impl State {
             Self::Unbounded { state, .. } => state.bytes(),
             Self::Stateless { .. } | Self::Finite { .. } => 0,
         }
+    }
+}
+
+/// Adds rows to a pane and tag, alone in their buffers.
+fn add_rows(store: &mut PaneStore, (pane, tag): PaneTag, rows: Vec<RecordBatch>) -> Result<()> {
+    let rows = rows.into_iter().map(without_waste).collect::<Result<Vec<_>>>()?;
+    store.add(pane, tag, rows);
+    if store.recent(pane, tag).len() < UNMERGED_ROW_BATCHES {
+        return Ok(());
+    }
+    let batches = store.take_recent(pane, tag);
+    if let Some(schema) = batches.first().map(RecordBatch::schema) {
+        let whole = without_waste(concat_rows(&schema, &batches)?)?;
+        store.put(pane, tag, vec![whole].into());
+    }
+    Ok(())
+}
+
+/// The same state as several shards; waits for room on a full disk.
+async fn split(mut whole: Shard, router: KeyRouter) -> Result<Vec<Shard>> {
+    let mut full_disk = FullDisk::new("the query, whose state is spread over all tasks,");
+    let mut parts = whole.empty_parts(&router);
+    loop {
+        let (rest, moved, ended) = blocking(move || {
+            let ended = whole.move_into(&mut parts, &router);
+            Ok((whole, parts, ended))
+        })
+        .await?;
+        match ended {
+            Err(error) if error.is_disk_full() => full_disk.say(&error),
+            ended => return ended.map(|()| moved),
+        }
+        (whole, parts) = (rest, moved);
+        tokio::time::sleep(ROOM_PAUSE).await;
     }
 }
 

@@ -96,7 +96,11 @@ impl Stage {
         for input in &self.program.inputs {
             match input.table().input() {
                 Input::Stream(stream) => text.push_str(&stream_contract(stream)),
-                Input::View(view) => push_line(&mut text, &format!("view {}", view.name)),
+                Input::View(view) => {
+                    // What the view gives is what this state is made of, to its last expression.
+                    push_line(&mut text, &format!("view {}", view.name));
+                    view.query.display_indent().to_string().lines().for_each(|line| push_line(&mut text, line));
+                }
             }
             push_line(&mut text, &format!("scan {}", input.table().scan_name()));
             input.head.display().iter().for_each(|line| push_line(&mut text, line));

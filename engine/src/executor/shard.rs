@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
 
-use crate::arrays::concat_rows;
+use crate::arrays::{compact_views, concat_rows};
 use crate::error::Result;
 use crate::executor::assign::PaneTag;
 use crate::program::AggregatePlans;
@@ -24,6 +24,7 @@ pub(crate) struct Shard {
     window: WindowSpec,
     panes: PaneStore,
     stacks: Option<Stacks>,
+    memory: Arc<StateMemory>,
     /// State rows read by merges and evaluations.
     pub(crate) rows_read: u64,
     /// State rows of the last window evaluated.
@@ -31,18 +32,19 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(plans: Arc<AggregatePlans>, window: WindowSpec) -> Self {
+    /// No state; what memory has no room for goes to the files of `memory`.
+    pub(crate) fn new(plans: Arc<AggregatePlans>, window: WindowSpec, memory: Arc<StateMemory>) -> Self {
         let overlaps = window.range().0 >= window.slide().0.saturating_mul(4);
         let use_stacks = window.panes_per_window() > MERGE_DIRECTLY_PANES && overlaps;
-        let stacks = use_stacks.then(|| Stacks::new(&window));
-        Self { plans, window, panes: PaneStore::default(), stacks, rows_read: 0, window_rows: 0 }
+        let stacks = use_stacks.then(|| Stacks::new(&window, &memory));
+        Self { plans, window, panes: PaneStore::default(), stacks, memory, rows_read: 0, window_rows: 0 }
     }
 
     /// Adds the state of a micro-batch.
     pub(crate) fn add(&mut self, deltas: Vec<(PaneTag, RecordBatch)>) -> Result<()> {
         for ((pane, tag), state) in deltas {
             self.panes.add(pane, tag, vec![state]);
-            // What is on disk stays there until it is read anyway.
+            // What is on disk stays there until it is read anyway, or has doubled.
             if is_worth_merging(self.panes.recent(pane, tag)) {
                 let batches = self.panes.take_recent(pane, tag);
                 let merged = self.merge(batches)?;
@@ -126,23 +128,57 @@ impl Shard {
         Ok(())
     }
 
-    /// The same state as several shards, each with the key partitions that `router` gives it.
-    pub(crate) fn split(self, router: &KeyRouter) -> Result<Vec<Self>> {
-        let count = usize::try_from(router.shards).unwrap_or(1);
-        let mut shards: Vec<_> = (0..count).map(|_| Self::new(Arc::clone(&self.plans), self.window)).collect();
-        if let Some(first) = shards.first_mut() {
+    /// As many shards as `router` has, for [`Shard::move_into`]; what this one has read counts as read by the first.
+    pub(crate) fn empty_parts(&self, router: &KeyRouter) -> Vec<Self> {
+        let part = || Self::new(Arc::clone(&self.plans), self.window, Arc::clone(&self.memory));
+        let mut parts: Vec<_> = (0..router.shards).map(|_| part()).collect();
+        if let Some(first) = parts.first_mut() {
             first.rows_read = self.rows_read;
         }
-        for (pane, tag, batches) in self.panes.into_entries() {
-            for batch in batches.read()? {
-                for (shard, rows) in router.split(batch)? {
-                    if let Some(shard) = shards.get_mut(shard) {
-                        shard.panes.add(pane, tag, vec![rows]);
-                    }
+        parts
+    }
+
+    /// Moves its state into `shards`, to each the key partitions that `router` gives it.
+    ///
+    /// What was on disk is on disk again before more of it is read: state beyond the limit must not come into memory
+    /// together. What did not change since the last checkpoint still did not.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing is lost then, and another call goes on where this one ended.
+    pub(crate) fn move_into(&mut self, shards: &mut [Self], router: &KeyRouter) -> Result<()> {
+        let pairs: Vec<_> = self.panes.all_tags().collect();
+        for (pane, tag) in pairs {
+            let parts = self.parts_of(pane, tag, shards.len(), router)?;
+            let is_changed = self.panes.is_changed(pane, tag);
+            self.panes.remove(pane, tag);
+            for (shard, part) in shards.iter_mut().zip(parts) {
+                if part.row_count() == 0 {
+                    continue;
+                }
+                shard.panes.put(pane, tag, part);
+                if is_changed {
+                    shard.panes.mark_changed(pane, tag);
                 }
             }
         }
-        Ok(shards)
+        Ok(())
+    }
+
+    /// What each of `count` shards has of an entry, on disk if the entry was.
+    fn parts_of(&self, pane: Pane, tag: EventTime, count: usize, router: &KeyRouter) -> Result<Vec<Batches>> {
+        let mut rows: Vec<Vec<RecordBatch>> = vec![Vec::new(); count];
+        for batch in self.panes.read(pane, tag)? {
+            for (shard, part) in router.split(batch)? {
+                if let Some(rows) = rows.get_mut(shard) {
+                    rows.push(compact_views(&part)?);
+                }
+            }
+        }
+        let mut parts: Vec<Batches> = rows.into_iter().map(Batches::from).collect();
+        if self.panes.entry(pane, tag).is_some_and(Batches::is_on_disk) {
+            parts.iter_mut().try_for_each(|part| part.spill(&self.memory))?;
+        }
+        Ok(parts)
     }
 
     /// Drops panes before `pane`.
@@ -164,14 +200,37 @@ impl Shard {
     ///
     /// # Errors
     /// As the disk fails; nothing is lost then.
-    pub(crate) fn spill(&mut self, bytes: usize, memory: &StateMemory) -> Result<()> {
+    pub(crate) fn spill(&mut self, bytes: usize) -> Result<()> {
         let before = self.panes.bytes();
-        self.panes.spill(bytes, memory)?;
+        self.panes.spill(bytes, &self.memory)?;
         let freed = before - self.panes.bytes();
+        self.merge_on_disk()?;
         match &mut self.stacks {
-            Some(stacks) if freed < bytes => stacks.spill(bytes - freed, memory),
+            Some(stacks) if freed < bytes => stacks.spill(bytes - freed),
             _ => Ok(()),
         }
+    }
+
+    /// Merges entries of which the disk has many pieces, so that it has to hold groups and not rows.
+    fn merge_on_disk(&mut self) -> Result<()> {
+        let pairs: Vec<_> = self.panes.doubled_on_disk().collect();
+        for (pane, tag) in pairs {
+            let pieces = self.panes.read(pane, tag)?;
+            let mut merged = Batches::from(self.merge(pieces)?);
+            match merged.spill(&self.memory) {
+                // The pieces are as good, and take no more room than they have.
+                Err(error) if error.is_disk_full() => return Ok(()),
+                ended => ended?,
+            }
+            self.panes.remove(pane, tag);
+            self.panes.put(pane, tag, merged);
+        }
+        Ok(())
+    }
+
+    /// Whether some of its state is on disk.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.panes.is_on_disk() || self.stacks.as_ref().is_some_and(Stacks::is_on_disk)
     }
 
     /// The memory of the state and what is derived from it.

@@ -26,6 +26,8 @@ use crate::window::WindowSpec;
 
 /// Instants evaluated together; bounds the results held in memory when many windows close at once.
 const INSTANTS_AT_ONCE: usize = 32;
+/// The same where state is on disk: windows share what is in memory, but read copies of their own of what is not.
+const INSTANTS_AT_ONCE_ON_DISK: usize = 1;
 
 /// How a stage is run.
 #[derive(Debug, Clone)]
@@ -294,19 +296,17 @@ impl Stage {
         let mut full_disk = FullDisk::new("the query, whose state exceeds its memory,");
         let mut excess = self.share.set(self.state.bytes());
         while excess > 0 {
+            let before = self.state.bytes();
             match self.state.spill(excess, self.share.memory()).await {
                 Err(error) if error.is_disk_full() => {
                     full_disk.say(&error);
                     tokio::time::sleep(ROOM_PAUSE).await;
                 }
+                // What is left is derived from panes and cannot go.
+                Ok(()) if self.state.bytes() >= before => break,
                 ended => ended?,
             }
-            let before = excess;
             excess = self.share.set(self.state.bytes());
-            if excess >= before {
-                // What is left is derived from panes and cannot go.
-                break;
-            }
         }
         Ok(())
     }
@@ -378,11 +378,14 @@ impl Stage {
     ///
     /// # Errors
     /// Fails if state cannot be merged.
-    pub(crate) fn pass(&mut self, watermark: Watermark) -> Result<()> {
+    pub(crate) async fn pass(&mut self, watermark: Watermark) -> Result<()> {
         match &mut self.state {
             State::Finite { plan } => *plan = None,
             State::Stateless { ready } => ready.clear(),
-            State::Unbounded { state, ready } => state.absorb(std::mem::take(ready))?,
+            State::Unbounded { state, ready } => {
+                state.absorb(std::mem::take(ready))?;
+                self.stay_within_memory().await?;
+            }
             State::Aggregate { .. } | State::Rows { .. } => {
                 self.evaluated = self.evaluated.max(EventTime(self.output_watermark(watermark).0));
                 self.evict();
@@ -394,7 +397,8 @@ impl Stage {
     async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
         let limit = EventTime(self.output_watermark(watermark).0);
         let mut instants = Vec::new();
-        while instants.len() < INSTANTS_AT_ONCE {
+        let at_once = if self.state.is_on_disk() { INSTANTS_AT_ONCE_ON_DISK } else { INSTANTS_AT_ONCE };
+        while instants.len() < at_once {
             let Some(instant) = self.next_instant(limit) else { break };
             self.evaluated = instant;
             instants.push(instant);
@@ -406,7 +410,7 @@ impl Stage {
         }
         self.instants += instants.len() as u64;
         let results = self.state.evaluate(&self.program, &self.windows, &instants, self.options.tasks).await?;
-        self.state.spread(&self.options)?;
+        self.state.spread(&self.options).await?;
         self.evict();
         self.stay_within_memory().await?;
         let emissions = instants.into_iter().zip(results);

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use datafusion::arrow::array::BooleanArray;
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::arrow::row::{RowConverter, SortField};
+use datafusion::arrow::row::{RowConverter, Rows, SortField};
 
 use crate::arrays::concat_rows;
 use crate::error::Result;
 use crate::program::AggregatePlans;
-use crate::state::{KeyRouter, PaneStore};
+use crate::state::{KeyRouter, MemoryShare, PaneStore, StateMemory, byte_size};
 use crate::time::EventTime;
 use crate::window::{Pane, Window};
+
+/// State is turned into results once there is so much of it: key partitions that are small are worth a plan together
+/// only, and large ones must not be in memory together.
+const BYTES_AT_ONCE: usize = 16 << 20;
 
 /// The state of every group seen, by key partition so that an epoch reads only the partitions it touches.
 #[derive(Debug)]
@@ -22,6 +26,7 @@ pub(crate) struct Unbounded {
     router: KeyRouter,
     /// A pane for each key partition.
     partitions: PaneStore,
+    memory: Arc<StateMemory>,
 }
 
 /// There is no window here, and no plan asks for its bounds.
@@ -30,47 +35,74 @@ const NO_WINDOW: Window = Window { start: EventTime(0), end: EventTime(0) };
 const TAG: EventTime = EventTime(0);
 
 impl Unbounded {
-    pub(crate) fn new(plans: Arc<AggregatePlans>, partitions: u32) -> Self {
+    /// No state; what memory has no room for goes to the files of `memory`.
+    pub(crate) fn new(plans: Arc<AggregatePlans>, partitions: u32, memory: Arc<StateMemory>) -> Self {
         // One shard for each key partition.
         let router = KeyRouter { key_columns: plans.key_columns, partitions, shards: partitions };
-        Self { plans, router, partitions: PaneStore::default() }
+        Self { plans, router, partitions: PaneStore::default(), memory }
     }
 
     /// Takes in state rows and gives the result rows that are new or changed.
     pub(crate) fn update(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        let (before, after) = self.merge(state)?;
-        let before = if before.is_empty() { Vec::new() } else { self.results(before)? };
-        let after = if after.is_empty() { Vec::new() } else { self.results(after)? };
-        new_rows(&before, after)
+        let mut results = NewRows::default();
+        let mut touched = Touched::default();
+        let mut growth = self.growth();
+        for (partition, rows) in self.by_partition(state)? {
+            touched.append(self.merge(partition, rows, &mut growth)?);
+            if touched.bytes >= BYTES_AT_ONCE {
+                self.compare(std::mem::take(&mut touched), &mut results)?;
+            }
+        }
+        self.compare(touched, &mut results)?;
+        results.finish()
     }
 
     /// Takes in state rows whose results were given before.
     pub(crate) fn absorb(&mut self, state: Vec<RecordBatch>) -> Result<()> {
-        self.merge(state).map(|_| ())
+        let mut growth = self.growth();
+        for (partition, rows) in self.by_partition(state)? {
+            self.merge(partition, rows, &mut growth)?;
+        }
+        Ok(())
     }
 
-    /// The state of the partitions that `state` has rows of, before and after taking them in.
-    fn merge(&mut self, state: Vec<RecordBatch>) -> Result<(Vec<RecordBatch>, Vec<RecordBatch>)> {
+    /// New state rows by key partition, each group once.
+    fn by_partition(&self, state: Vec<RecordBatch>) -> Result<BTreeMap<usize, Vec<RecordBatch>>> {
         let mut added = BTreeMap::<usize, Vec<RecordBatch>>::new();
         if state.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(added);
         }
         for batch in self.plans.merge(state)? {
             for (partition, rows) in self.router.split(batch)? {
                 added.entry(partition).or_default().push(rows);
             }
         }
-        let mut before = Vec::new();
-        let mut after = Vec::new();
-        for (partition, rows) in added {
-            let pane = Pane(i64::try_from(partition).unwrap_or(i64::MAX));
-            let known = self.partitions.take(pane, TAG)?;
-            before.extend(known.iter().cloned());
-            let merged = self.plans.merge(known.into_iter().chain(rows).collect())?;
-            after.extend(merged.iter().cloned());
-            self.partitions.add(pane, TAG, merged);
-        }
-        Ok((before, after))
+        Ok(added)
+    }
+
+    /// Takes in state rows of one key partition.
+    fn merge(&mut self, partition: usize, rows: Vec<RecordBatch>, growth: &mut Growth) -> Result<Touched> {
+        let pane = Pane(i64::try_from(partition).unwrap_or(i64::MAX));
+        let before = self.partitions.take(pane, TAG)?;
+        let after = self.plans.merge(before.iter().cloned().chain(rows).collect())?;
+        self.partitions.add(pane, TAG, after.clone());
+        growth.bound(&mut self.partitions)?;
+        Ok(Touched { bytes: byte_size(&before) + byte_size(&after), before, after })
+    }
+
+    fn growth(&self) -> Growth {
+        Growth { share: MemoryShare::new(Arc::clone(&self.memory)), counted: self.partitions.bytes() }
+    }
+
+    /// Finds the results of `touched` that are new.
+    fn compare(&self, touched: Touched, results: &mut NewRows) -> Result<()> {
+        let before = if touched.before.is_empty() { Vec::new() } else { self.results(touched.before)? };
+        let after = if touched.after.is_empty() { Vec::new() } else { self.results(touched.after)? };
+        results.compare(&before, &after)
+    }
+
+    fn results(&self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        self.plans.post(self.plans.finish(state, NO_WINDOW)?)
     }
 
     /// The state, a pane for each key partition.
@@ -83,39 +115,159 @@ impl Unbounded {
         &self.router
     }
 
-    fn results(&self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        self.plans.post(self.plans.finish(state, NO_WINDOW)?)
-    }
-
     /// The memory of the state.
     pub(crate) const fn bytes(&self) -> usize {
         self.partitions.bytes()
     }
 }
 
-/// The rows of `after` that are not in `before`.
-fn new_rows(before: &[RecordBatch], after: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-    let Some(schema) = after.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
-    let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone())).collect();
-    let converter = RowConverter::new(fields)?;
-    let mut known = HashMap::<Vec<u8>, usize>::new();
-    for batch in before {
-        for row in &converter.convert_columns(batch.columns())? {
-            *known.entry(row.as_ref().to_vec()).or_default() += 1;
+/// What the state has grown by since its stage counted it, as partitions come from disk.
+#[derive(Debug)]
+struct Growth {
+    share: MemoryShare,
+    /// The bytes that the stage knows of.
+    counted: usize,
+}
+
+impl Growth {
+    /// Writes partitions to disk if memory has no room for what they have grown by.
+    fn bound(&mut self, partitions: &mut PaneStore) -> Result<()> {
+        let excess = self.share.set(partitions.bytes().saturating_sub(self.counted));
+        if excess == 0 {
+            return Ok(());
         }
+        match partitions.spill(excess, self.share.memory()) {
+            // The stage waits for room before it takes more rows in.
+            Err(error) if error.is_disk_full() => {}
+            ended => ended?,
+        }
+        self.share.set(partitions.bytes().saturating_sub(self.counted));
+        Ok(())
     }
-    let after = concat_rows(&schema, &after)?;
-    let rows = converter.convert_columns(after.columns())?;
-    let is_new: BooleanArray = rows
-        .iter()
-        .map(|row| match known.get_mut(row.as_ref()) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                Some(false)
+}
+
+/// The state of some key partitions before and after rows were taken in.
+#[derive(Debug, Default)]
+struct Touched {
+    before: Vec<RecordBatch>,
+    after: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Touched {
+    fn append(&mut self, other: Self) {
+        self.before.extend(other.before);
+        self.after.extend(other.after);
+        self.bytes += other.bytes;
+    }
+}
+
+/// Finds the result rows that were not there before, from one part of the groups after another.
+///
+/// Rows are compared and not groups, as results need not show their keys: a row that one group lost and another won is
+/// not new, whichever parts they are in.
+#[derive(Debug, Default)]
+struct NewRows {
+    /// For the columns of the results, once some are known.
+    converter: Option<RowConverter>,
+    /// Rows that were there before and have not been met since, encoded, with their number.
+    gone: HashMap<Vec<u8>, usize>,
+    new: Vec<RecordBatch>,
+    parts: usize,
+}
+
+impl NewRows {
+    fn compare(&mut self, before: &[RecordBatch], after: &[RecordBatch]) -> Result<()> {
+        self.parts += 1;
+        for batch in before {
+            for row in &self.encoded(batch)? {
+                *self.gone.entry(row.as_ref().to_vec()).or_default() += 1;
             }
-            _ => Some(true),
-        })
-        .collect();
-    let changed = filter_record_batch(&after, &is_new)?;
-    Ok(if changed.num_rows() == 0 { Vec::new() } else { vec![changed] })
+        }
+        for batch in after {
+            let new = self.not_met(batch)?;
+            if new.num_rows() > 0 {
+                self.new.push(new);
+            }
+        }
+        Ok(())
+    }
+
+    /// The new rows in one batch; none if there are none.
+    fn finish(mut self) -> Result<Vec<RecordBatch>> {
+        let Some(schema) = self.new.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
+        let mut new = concat_rows(&schema, &self.new)?;
+        if self.parts > 1 {
+            // A row may have gone in a later part than it came in.
+            new = self.not_met(&new)?;
+        }
+        Ok(if new.num_rows() == 0 { Vec::new() } else { vec![new] })
+    }
+
+    /// The rows that were not there before; those that were are met.
+    fn not_met(&mut self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let rows = self.encoded(batch)?;
+        let is_new: BooleanArray = rows.iter().map(|row| Some(!self.meet(row.as_ref()))).collect();
+        Ok(filter_record_batch(batch, &is_new)?)
+    }
+
+    /// Whether such a row was there before; it is there once less then.
+    fn meet(&mut self, row: &[u8]) -> bool {
+        let Some(count) = self.gone.get_mut(row) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.gone.remove(row);
+        }
+        true
+    }
+
+    fn encoded(&mut self, batch: &RecordBatch) -> Result<Rows> {
+        let converter = match self.converter.take() {
+            Some(converter) => converter,
+            None => {
+                let schema = batch.schema();
+                let fields = schema.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+                RowConverter::new(fields.collect())?
+            }
+        };
+        let rows = converter.convert_columns(batch.columns())?;
+        self.converter = Some(converter);
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array};
+    use datafusion::arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn batch(numbers: &[i64]) -> RecordBatch {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(numbers.to_vec()));
+        RecordBatch::try_from_iter([("n", numbers)]).unwrap()
+    }
+
+    fn new_rows(parts: &[(&[i64], &[i64])]) -> Vec<i64> {
+        let mut rows = NewRows::default();
+        for (before, after) in parts {
+            rows.compare(&[batch(before)], &[batch(after)]).unwrap();
+        }
+        let new = rows.finish().unwrap();
+        new.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
+    #[test]
+    fn rows_are_new_as_often_as_they_were_not_there_before() {
+        assert_eq!(new_rows(&[(&[1, 2, 2], &[2, 3, 1, 2, 2])]), [3, 2]);
+        assert_eq!(new_rows(&[(&[1, 2], &[2, 1])]), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn the_parts_that_rows_are_compared_in_do_not_matter() {
+        assert_eq!(new_rows(&[(&[1, 2], &[2, 3])]), [3]);
+        assert_eq!(new_rows(&[(&[1], &[2]), (&[2], &[3])]), [3], "2 came before it went");
+        assert_eq!(new_rows(&[(&[2], &[3]), (&[1], &[2])]), [3], "2 went before it came");
+        assert_eq!(new_rows(&[(&[], &[5, 5]), (&[5], &[])]), [5]);
+    }
 }

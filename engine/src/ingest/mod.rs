@@ -11,6 +11,7 @@ mod progress;
 mod rate;
 mod reading;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use datafusion::arrow::array::{Array, Int64Array};
 use datafusion::arrow::compute::{filter_record_batch, is_not_null};
 use datafusion::arrow::record_batch::RecordBatch;
+use futures::FutureExt;
 
 pub use block::Block;
 pub(crate) use block::Record;
@@ -197,9 +199,14 @@ impl Ingest {
     ///
     /// A failure ends the log, so that each of its queries reports it.
     pub async fn run(&self) {
-        match self.read_all().await {
-            Ok(()) => self.log.complete(),
-            Err(error) => self.log.fail(error),
+        match AssertUnwindSafe(self.read_all()).catch_unwind().await {
+            Ok(Ok(())) => self.log.complete(),
+            Ok(Err(error)) => self.log.fail(error),
+            // Without an end its queries would wait for ever.
+            Err(_) => {
+                let message = format!("reading stream {} panicked; the panic is on stderr", self.definition.name);
+                self.log.fail(Error::internal(message));
+            }
         }
     }
 
@@ -243,7 +250,7 @@ impl Ingest {
     /// Takes in what the write-ahead log holds from the recorder's place on.
     async fn follow_wal(&self, wal: &SharedWal, recorder: &mut Recorder) -> Result<()> {
         while let Some(frame) = wal.read(recorder.seq).await? {
-            let Frame { event, rows, .. } = frame;
+            let Frame { event, rows, bad, .. } = frame;
             let event = match event {
                 LoggedEvent::Rows { partition, start, end, arrival } => {
                     let batch = rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.definition.schema)));
@@ -255,7 +262,11 @@ impl Ingest {
                 LoggedEvent::Tick(time) => Event::Tick(time),
                 LoggedEvent::Closed => Event::Closed,
             };
-            self.append_event(event, recorder, None).await?;
+            let mut record = self.record_of(event, recorder)?;
+            // They are not in the log, and they count all the same.
+            record.bad += bad;
+            self.metrics.bad_rows.fetch_add(bad, Ordering::Relaxed);
+            self.log.append(record).await;
         }
         Ok(())
     }

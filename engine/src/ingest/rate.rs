@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// The longest that rows wait, however low the rate.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Lets rows pass at a rate, which holds from the first row on and on average: a block that is larger than what a
 /// second brings passes whole and makes the next one wait.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ impl RateLimit {
             return None;
         }
         let begin = self.next.unwrap_or(now).max(now);
-        self.next = Some(begin + Duration::from_secs_f64(rows as f64 / self.rows_per_second));
+        let seconds = Duration::try_from_secs_f64(rows as f64 / self.rows_per_second);
+        self.next = Some(begin + seconds.unwrap_or(LONGEST).min(LONGEST));
         Some(begin)
     }
 }
@@ -48,6 +52,9 @@ mod tests {
         for block in 0..10 {
             assert_eq!(limit.enter(50, begun), at(500 * block));
         }
+        let mut slow = RateLimit::new(1e-300);
+        assert_eq!(slow.enter(1, begun), at(0));
+        assert_eq!(slow.enter(1, begun), Some(begun + LONGEST));
         let later = begun + Duration::from_secs(60);
         assert_eq!(limit.enter(10, later), at(60_000));
         assert_eq!(limit.enter(10, later), at(60_100));

@@ -58,6 +58,18 @@ impl Batches {
         self.spilled.len() + self.recent.len() > 1
     }
 
+    /// Whether some of it is on disk.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        !self.spilled.is_empty()
+    }
+
+    /// Whether the disk has at least twice the rows of its oldest piece, which is what the last merge left there:
+    /// merging all pieces then costs no more than a constant for each row that came since.
+    pub(crate) fn has_doubled_on_disk(&self) -> bool {
+        let Some((oldest, newer)) = self.spilled.split_first() else { return false };
+        newer.iter().map(|spilled| spilled.rows).sum::<usize>() >= oldest.rows.max(1)
+    }
+
     /// Writes what is in memory to disk.
     ///
     /// # Errors
@@ -97,4 +109,30 @@ impl From<Vec<RecordBatch>> for Batches {
 /// The memory of batches; buffers that batches share count in each.
 pub(crate) fn byte_size(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::get_array_memory_size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn pieces_on_disk_are_worth_merging_once_they_have_twice_the_rows_of_the_oldest() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = StateMemory::new(0, folder.path());
+        let mut batches = Batches::default();
+        let mut found = Vec::new();
+        for rows in [4, 1, 2, 1, 5] {
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
+            batches.extend(vec![RecordBatch::try_from_iter([("n", numbers)]).unwrap()]);
+            batches.spill(&memory).unwrap();
+            found.push(batches.has_doubled_on_disk());
+        }
+        assert_eq!(found, [false, false, false, true, true]);
+        assert!(batches.is_on_disk());
+        assert_eq!(batches.bytes(), 0);
+    }
 }

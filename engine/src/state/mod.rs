@@ -8,7 +8,7 @@ mod route;
 mod spill;
 mod stacks;
 
-pub(crate) use batches::Batches;
+pub(crate) use batches::{Batches, byte_size};
 pub(crate) use calendar::Calendar;
 pub(crate) use memory::MemoryShare;
 pub use memory::{StateMemory, machine_bytes};

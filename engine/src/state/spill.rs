@@ -16,6 +16,7 @@ use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use datafusion::arrow::record_batch::RecordBatch;
 
+use crate::arrays::compact_views;
 use crate::error::{Error, Result};
 
 /// A file is left for a new one once it has this many bytes.
@@ -148,14 +149,14 @@ fn pack(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), schema, options)?;
     for batch in batches {
-        writer.write(batch)?;
+        writer.write(&compact_views(batch)?)?;
     }
     Ok(writer.into_inner()?)
 }
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::array::{ArrayRef, Int64Array};
+    use datafusion::arrow::array::{ArrayRef, Int64Array, StringViewArray};
 
     use super::*;
 
@@ -186,6 +187,21 @@ mod tests {
         assert!(files.bytes() > 0);
         drop(spilled);
         assert_eq!(files.bytes(), 0);
+    }
+
+    #[test]
+    fn a_slice_of_strings_takes_no_more_of_the_disk_than_it_shows() {
+        let texts = (0..2_000_u64).map(|number| Some(format!("{:0128x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        let texts: ArrayRef = Arc::new(texts.collect::<StringViewArray>());
+        let whole = RecordBatch::try_from_iter([("k", texts)]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let files = SpillFiles::new(folder.path().to_owned());
+        let part = [whole.slice(700, 20)];
+        let spilled = files.write(&part).unwrap();
+        assert_eq!(spilled.read().unwrap(), part);
+        assert!(files.bytes() < 20 * 128 + 2_000, "{} bytes", files.bytes());
+        files.write(&[whole]).unwrap();
+        assert!(files.bytes() > 2_000 * 8);
     }
 
     #[test]

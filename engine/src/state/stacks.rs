@@ -12,12 +12,13 @@
 //! Only rows in time go in here. Late ones stay beside, in their pane, and are read in addition.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
 
 use crate::error::Result;
 use crate::state::batches::{Batches, byte_size};
-use crate::state::memory::StateMemory;
+use crate::state::memory::{MemoryShare, StateMemory};
 use crate::state::pane_store::PaneStore;
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
@@ -42,13 +43,14 @@ pub(crate) struct Stacks {
     /// Panes behind the prefix that are not merged into it yet.
     recent: Vec<RecordBatch>,
     recent_panes: usize,
+    memory: Arc<StateMemory>,
 }
 
 /// State → state, counting the rows it reads.
 pub(crate) type Merge<'a> = &'a mut dyn FnMut(Vec<RecordBatch>) -> Result<Vec<RecordBatch>>;
 
 impl Stacks {
-    pub(crate) fn new(window: &WindowSpec) -> Self {
+    pub(crate) fn new(window: &WindowSpec, memory: &Arc<StateMemory>) -> Self {
         Self {
             block_panes: window.panes_per_window(),
             suffix_block: i64::MIN,
@@ -58,6 +60,7 @@ impl Stacks {
             prefix: Vec::new(),
             recent: Vec::new(),
             recent_panes: 0,
+            memory: Arc::clone(memory),
         }
     }
 
@@ -93,7 +96,7 @@ impl Stacks {
         Ok(state)
     }
 
-    /// Makes the suffixes of `block` from its end down to `first`, once.
+    /// Makes the suffixes of `block` from its end down to `first`, once; what memory has no room for goes to disk.
     fn build_suffixes(
         &mut self,
         block: i64,
@@ -109,6 +112,8 @@ impl Stacks {
         self.suffix_block = block;
         self.suffixes.clear();
         let mut suffix: Vec<RecordBatch> = Vec::new();
+        let mut share = MemoryShare::new(Arc::clone(&self.memory));
+        let mut held = 0;
         let tags: Vec<_> = in_time(panes, window, first, block_end).collect();
         for group in tags.rchunks(PANES_PER_MERGE).filter(|group| group.len() == PANES_PER_MERGE) {
             let mut older = Vec::new();
@@ -117,10 +122,31 @@ impl Stacks {
             }
             suffix = merge(older.into_iter().chain(suffix).collect())?;
             if let Some((pane, _)) = group.first() {
+                held += byte_size(&suffix);
                 self.suffixes.insert(*pane, suffix.clone().into());
+                held = self.make_room(&mut share, held)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes the suffixes in memory, which take `held` bytes, to disk if there is no room for them; what is held then.
+    ///
+    /// Together the suffixes of a block are many times a window, so that this cannot wait until all are made.
+    fn make_room(&mut self, share: &mut MemoryShare, held: usize) -> Result<usize> {
+        if share.set(held) == 0 {
+            return Ok(held);
+        }
+        // They are made back to front, so that those that were not written yet come first.
+        for suffix in self.suffixes.values_mut().take_while(|suffix| suffix.bytes() > 0) {
+            match suffix.spill(&self.memory) {
+                // The stage waits for room once it has the window.
+                Err(error) if error.is_disk_full() => return Ok(held),
+                ended => ended?,
+            }
+        }
+        share.set(0);
+        Ok(0)
     }
 
     /// Takes the panes of `block` up to `end` into the prefix.
@@ -157,16 +183,22 @@ impl Stacks {
     ///
     /// # Errors
     /// As the disk fails; nothing is lost then.
-    pub(crate) fn spill(&mut self, bytes: usize, memory: &StateMemory) -> Result<()> {
+    pub(crate) fn spill(&mut self, bytes: usize) -> Result<()> {
         let mut freed = 0;
         for suffix in self.suffixes.values_mut().rev() {
             if freed >= bytes {
                 break;
             }
-            freed += suffix.bytes();
-            suffix.spill(memory)?;
+            let held = suffix.bytes();
+            suffix.spill(&self.memory)?;
+            freed += held;
         }
         Ok(())
+    }
+
+    /// Whether some suffixes are on disk.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.suffixes.values().rev().any(Batches::is_on_disk)
     }
 
     /// The memory of what is derived from panes.

@@ -13,7 +13,8 @@ use std::time::Duration;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
-use millstream_engine::durable::{StateDirectory, resume_streams};
+use futures::future::join_all;
+use millstream_engine::durable::{Misfit, StateDirectory, resume_streams};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{Input, StreamTable};
 use millstream_engine::query::{PlannedQuery, QueryOptions};
@@ -54,6 +55,16 @@ pub(crate) struct Pace {
     pub(crate) batch_rows: usize,
     /// Epochs between two checkpoints.
     pub(crate) checkpoint_epochs: u64,
+    /// Rows that are replayed together.
+    pub(crate) replay_rows: u64,
+}
+
+/// A query of a run, and where its rows go.
+pub(crate) struct Member<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) job: &'a Job,
+    pub(crate) logical: &'a LogicalPlan,
+    pub(crate) sink: &'a mut dyn Sink,
 }
 
 impl Job {
@@ -118,23 +129,49 @@ impl Job {
         sink: &mut dyn Sink,
         stop: watch::Receiver<bool>,
     ) -> Result<Summary, Error> {
-        let planned = PlannedQuery::plan(logical, options(pace.batch_rows)).await?;
-        let policy = CheckpointPolicy { epochs: pace.checkpoint_epochs, ..CheckpointPolicy::default() };
-        let mut queries = [planned.keep_in(directory, policy)?];
-        let mut ingests = resume_streams(&mut queries, directory, |stream| {
-            let source = self.source(&stream.name, pace);
-            let side = SideTables::new(&stream.schema);
-            Ok(Ingest::new(Arc::clone(stream), source, Arc::new(SystemClock), side))
-        })?;
-        let [query] = queries;
-        let ingests = ingests.remove(0);
-        let query = query.start(ingests.clone())?;
-        let mut reading = JoinSet::new();
-        for ingest in ingests {
-            reading.spawn(async move { ingest.run().await });
-        }
-        query.run(sink, stop).await
+        let members = vec![Member { name: "query", job: self, logical, sink }];
+        run_together(members, directory, pace, stop).await?.remove(0)
     }
+}
+
+/// Runs queries that read the same streams on from where `directory` says; how each of them ended.
+pub(crate) async fn run_together(
+    members: Vec<Member<'_>>,
+    directory: &StateDirectory,
+    pace: Pace,
+    stop: watch::Receiver<bool>,
+) -> Result<Vec<Result<Summary, Error>>, Error> {
+    let policy = CheckpointPolicy {
+        epochs: pace.checkpoint_epochs,
+        replay_rows: pace.replay_rows,
+        ..CheckpointPolicy::default()
+    };
+    let job = members[0].job;
+    let mut queries = Vec::new();
+    for member in &members {
+        let options = QueryOptions { name: member.name.to_owned(), ..options(pace.batch_rows) };
+        let planned = PlannedQuery::plan(member.logical, options).await?;
+        queries.push(planned.keep_in(directory, policy, Misfit::Refuse)?);
+    }
+    let ingests = resume_streams(&mut queries, directory, |stream| {
+        let source = job.source(&stream.name, pace);
+        let side = SideTables::new(&stream.schema);
+        Ok(Ingest::new(Arc::clone(stream), source, Arc::new(SystemClock), side))
+    })?;
+    let mut distinct: Vec<Arc<Ingest>> = Vec::new();
+    for ingest in ingests.iter().flatten() {
+        if !distinct.iter().any(|known| Arc::ptr_eq(known, ingest)) {
+            distinct.push(Arc::clone(ingest));
+        }
+    }
+    let started = queries.into_iter().zip(ingests).map(|(query, ingests)| query.start(ingests));
+    let started = started.collect::<Result<Vec<_>, _>>()?;
+    let mut reading = JoinSet::new();
+    for ingest in distinct {
+        reading.spawn(async move { ingest.run().await });
+    }
+    let running = started.into_iter().zip(members).map(|(query, member)| query.run(member.sink, stop.clone()));
+    Ok(join_all(running).await)
 }
 
 fn options(batch_rows: usize) -> QueryOptions {

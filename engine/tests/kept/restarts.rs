@@ -45,6 +45,19 @@ pub(crate) fn check_restarted(
     Ok(deaths)
 }
 
+/// Runs a future that is told to stop before it is polled for the `polls`-th time.
+async fn stopped_at<T>(polls: u32, stop: watch::Sender<bool>, run: impl Future<Output = T>) -> T {
+    let (mut run, mut left) = (std::pin::pin!(run), polls);
+    std::future::poll_fn(move |context| {
+        left = left.saturating_sub(1);
+        if left == 0 {
+            stop.send_replace(true);
+        }
+        run.as_mut().poll(context)
+    })
+    .await
+}
+
 /// Where the state is.
 enum State {
     Folder(tempfile::TempDir),
@@ -78,17 +91,20 @@ impl Lives {
             split_rows: rng.random_range(1..20),
             batch_rows: rng.random_range(1..30),
             checkpoint_epochs: rng.random_range(1..=6),
+            replay_rows: rng.random_range(1..40),
         };
         let death = (deaths < MOST_DEATHS).then(|| (rng.random_range(1..6), End::LoseAnswer));
         let mut sink = LedgerSink::new(self.ledger.clone(), None, death);
-        let (_sender, stop) = watch::channel(false);
+        let (sender, stop) = watch::channel(false);
+        // A third of the runs are told to stop, at any of their steps: many of them while they still recover.
+        let polls = if deaths < MOST_DEATHS && rng.random_bool(0.3) { rng.random_range(1..80) } else { u32::MAX };
         let ended = as_process(async {
             let directory = self.state.open()?;
             let logical = logical_plan(self.job.sql, &self.relations).await;
-            self.job.run(&logical, &directory, pace, &mut sink, stop).await
+            stopped_at(polls, sender, self.job.run(&logical, &directory, pace, &mut sink, stop)).await
         });
         match ended {
-            Ok(_) => Ok(true),
+            Ok(summary) => Ok(!summary.was_stopped),
             Err(_) if sink.is_over() => Ok(false),
             Err(error) => Err(format!("{} after {deaths} deaths: {error}: {error:?}", self.job.sql)),
         }

@@ -1,17 +1,23 @@
 //! Runs that are killed: at every durable step in turn, and at random moments. What they leave in their sink is what
 //! an undisturbed run leaves.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::kept::{Delta, Destination, Parquet, Postgres, Scenario, Sqlite};
+use super::databases::{Postgres, Sqlite, SqliteUpsert};
+use super::folders::{Delta, Files, LeftBehind};
+use super::kept::{Destination, Place, Scenario};
+use super::process::Finished;
 
 /// More steps than any scenario has; a loop that comes here does not end by itself.
 const MAX_STEPS: u64 = 5_000;
 /// Fewer steps than any scenario has.
-const MIN_STEPS: u64 = 50;
+const MIN_STEPS: usize = 50;
+/// No process does anything before this time.
+const LEAST_MOMENT: Duration = Duration::from_millis(2);
 
 /// Kills a run at its first durable step, another at its second, until one ends by itself; each is begun again.
 pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destination) {
@@ -23,43 +29,93 @@ pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destinatio
         if was_killed {
             scenario.run_kept(place.as_ref()).check();
         }
-        let rows = place.rows(scenario);
-        assert!(rows == expected, "{} killed at step {step}: {rows:?} instead of {expected:?}", scenario.name);
+        let (rows, steps) = (place.rows(scenario), place.steps());
+        let name = steps.last();
+        assert!(rows == expected, "{} killed at step {step}, {name:?}: {rows:?}, not {expected:?}", scenario.name);
         if !was_killed {
-            println!("{}: {} durable steps", scenario.name, step - 1);
-            assert!(step > MIN_STEPS, "only {step} steps");
+            println!("{}: {} durable steps", scenario.name, steps.len());
+            check_steps(place.as_ref(), &steps);
             return;
         }
     }
     unreachable!("{} steps and no end", MAX_STEPS);
 }
 
-/// Kills runs at random moments, begins each again with the same command until it ends, and starts over with new
-/// places until there were `kills`.
-fn check_random_kills(scenario: &Scenario, destination: &dyn Destination, seed: u64, kills: u32) {
-    println!("seed {seed}");
-    let mut random = StdRng::seed_from_u64(seed);
-    let expected = scenario.undisturbed();
-    let mut killed = 0;
-    let mut ended = 0;
-    while killed < kills {
-        let place = destination.place();
-        loop {
-            let mut run = scenario.start_kept(place.as_ref());
-            if killed < kills && !run.ends_within(Duration::from_micros(random.random_range(1_000..50_000))) {
-                run.kill();
-                killed += 1;
-                continue;
-            }
-            run.finish().check();
-            break;
-        }
-        ended += 1;
-        let rows = place.rows(scenario);
-        assert!(rows == expected, "seed {seed}, kill {killed}: {} rows, {}", rows.len(), expected.len());
+/// Checks that a run came to steps of the engine and of its sink, and so was killed in both before.
+fn check_steps(place: &dyn Place, steps: &[String]) {
+    assert!(steps.len() > MIN_STEPS, "only {} steps", steps.len());
+    let sink = place.sink();
+    // The journal's own, as the sink `delta` makes files with the engine's means.
+    let journal = if place.state().starts_with("s3://") { "object.put" } else { "file.append" };
+    // The connector is the first option, and its steps have its name.
+    let connector = format!("{}.", sink.split('\'').nth(1).unwrap_or_default());
+    let compaction = sink.contains("compact = ").then_some("files.compact");
+    for kind in [journal, &connector].into_iter().chain(compaction) {
+        assert!(steps.iter().any(|name| name.starts_with(kind)), "no {kind} among {steps:?}");
     }
-    println!("{}: {killed} kills in {ended} runs", scenario.name);
-    assert!(killed > 0);
+}
+
+/// Kills runs at random moments, begins each again with the same command until it ends, and starts over with new
+/// places until there were `kills`; how many of them came after the first epoch.
+fn check_random_kills(scenario: &Scenario, destination: &dyn Destination, random: &mut StdRng, kills: usize) -> usize {
+    let expected = scenario.undisturbed();
+    let whole = time_of_a_run(scenario, destination, &expected);
+    let mut restarts = Vec::new();
+    while restarts.len() < kills {
+        let place = destination.place();
+        let left = kills - restarts.len();
+        let runs = run_with_kills(scenario, place.as_ref(), left, || moment(random, whole));
+        restarts.extend(runs.into_iter().skip(1));
+        let rows = place.rows(scenario);
+        assert!(rows == expected, "kill {}: {} rows, {}", restarts.len(), rows.len(), expected.len());
+    }
+    let late = restarts.iter().filter(|run| goes_on(run)).count();
+    println!("{} in {whole:?}: {late} of {kills} kills came after the first epoch", scenario.name);
+    late
+}
+
+/// How long a query takes that keeps state and that nothing happens to.
+fn time_of_a_run(scenario: &Scenario, destination: &dyn Destination, expected: &[String]) -> Duration {
+    let place = destination.place();
+    let started = Instant::now();
+    scenario.run_kept(place.as_ref()).check();
+    let time = started.elapsed();
+    assert!(place.rows(scenario) == expected, "{} without a kill", scenario.name);
+    time
+}
+
+/// When to kill a run of which an undisturbed one takes `whole`.
+fn moment(random: &mut StdRng, whole: Duration) -> Duration {
+    whole.mul_f64(random.random_range(0.0..1.2)).max(LEAST_MOMENT)
+}
+
+/// Runs a query again and again until it ends before its next `moment`, or was killed `most` times; all of the runs.
+fn run_with_kills(
+    scenario: &Scenario,
+    place: &dyn Place,
+    most: usize,
+    mut moment: impl FnMut() -> Duration,
+) -> Vec<Finished> {
+    let mut runs = Vec::new();
+    loop {
+        let mut run = scenario.start_kept(place);
+        let may_end = runs.len() == most || run.ends_within(moment());
+        let finished = if may_end { run.finish() } else { run.kill() };
+        // It may have ended by itself between the moment and the kill.
+        if may_end || finished.code.is_some() {
+            finished.check();
+            runs.push(finished);
+            return runs;
+        }
+        finished.check_killed();
+        runs.push(finished);
+    }
+}
+
+/// Whether a run said that it begins behind the first epoch.
+fn goes_on(run: &Finished) -> bool {
+    let epoch = run.stderr.split_once("goes on from epoch ").map(|(_, epoch)| epoch);
+    epoch.is_some_and(|epoch| epoch.starts_with(|digit: char| matches!(digit, '1'..='9')))
 }
 
 /// The number in an environment variable, for longer runs by hand.
@@ -73,13 +129,21 @@ fn seed() -> u64 {
 
 #[test]
 fn a_group_by_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by(40), &Parquet::AN_EPOCH);
+    check_every_step(&Scenario::group_by(40), &Files::AN_EPOCH);
     check_every_step(&Scenario::group_by(40), &Sqlite);
 }
 
 #[test]
 fn files_that_are_put_together_survive_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by(40), &Parquet::COMPACTED);
+    check_every_step(&Scenario::group_by(40), &Files::COMPACTED);
+    check_every_step(&Scenario::group_by_in(3, 40), &Files::COMPACTED_CSV);
+}
+
+#[test]
+fn a_recovery_survives_a_kill_at_every_step() {
+    // The one file has just taken the place of two that are both still there: the most that a sink has to mend.
+    let scenario = Scenario::group_by_in(4, 40);
+    check_every_step(&scenario, &LeftBehind::by_kill(&scenario, &Files::COMPACTED, "1:files.remove"));
 }
 
 #[test]
@@ -90,15 +154,30 @@ fn runs_into_a_delta_table_survive_a_kill_at_every_step() {
 }
 
 #[test]
+fn a_delta_table_with_checkpoints_of_its_log_survives_a_kill_at_every_step() {
+    let scenario = Scenario::group_by_in(3, 40);
+    let tables = LeftBehind::with_log_checkpoints(&scenario);
+    let place = tables.place();
+    scenario.run_kept(place.as_ref()).check();
+    assert!(Path::new(&place.folder().path("out/_delta_log/_last_checkpoint")).exists());
+    check_every_step(&scenario, &tables);
+}
+
+#[test]
 fn a_join_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::join(40), &Parquet::AN_EPOCH);
+    check_every_step(&Scenario::join(40), &Files::AN_EPOCH);
     check_every_step(&Scenario::join(40), &Sqlite);
 }
 
 #[test]
 fn a_query_with_row_state_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::ranks(40), &Parquet::AN_EPOCH);
+    check_every_step(&Scenario::ranks(40), &Files::AN_EPOCH);
     check_every_step(&Scenario::ranks(40), &Sqlite);
+}
+
+#[test]
+fn upserts_survive_a_kill_at_every_step() {
+    check_every_step(&Scenario::upsert(3, 40), &SqliteUpsert);
 }
 
 #[test]
@@ -107,19 +186,22 @@ fn runs_into_postgres_survive_a_kill_at_every_step() {
     for scenario in [Scenario::group_by(40), Scenario::join(40), Scenario::ranks(40)] {
         check_every_step(&scenario, &postgres);
     }
+    check_every_step(&Scenario::upsert(3, 40), &postgres.upserting());
 }
 
 #[test]
 fn random_kills_lose_nothing_and_repeat_nothing() {
-    let kills = number("MILLSTREAM_TEST_KILLS", 200);
-    let (files, sqlite) = (Parquet::AN_EPOCH, Sqlite);
-    let scenarios: [(Scenario, &dyn Destination); 4] = [
-        (Scenario::group_by(4_000), &files),
-        (Scenario::join(400), &sqlite),
-        (Scenario::ranks(2_000), &files),
-        (Scenario::group_by(4_000), &Delta),
-    ];
-    for (scenario, destination) in scenarios {
-        check_random_kills(&scenario, destination, seed(), kills.div_ceil(4));
-    }
+    println!("seed {}", seed());
+    let mut random = StdRng::seed_from_u64(seed());
+    let (group_by, join, ranks) = (Scenario::group_by(4_000), Scenario::join(400), Scenario::ranks(2_000));
+    let tables = LeftBehind::with_log_checkpoints(&group_by);
+    let postgres = Postgres::of_environment();
+    let mut cases: Vec<(&Scenario, &dyn Destination)> =
+        vec![(&group_by, &Files::AN_EPOCH), (&ranks, &Files::COMPACTED_JSON), (&join, &Sqlite), (&group_by, &tables)];
+    cases.extend(postgres.iter().map(|postgres| (&ranks, postgres as &dyn Destination)));
+    let kills = (number("MILLSTREAM_TEST_KILLS", 200) as usize).div_ceil(cases.len());
+    let all = kills * cases.len();
+    let late = cases.into_iter().map(|(scenario, place)| check_random_kills(scenario, place, &mut random, kills));
+    let late: usize = late.sum();
+    assert!(late * 4 >= all, "only {late} of {all} kills came after the first epoch");
 }

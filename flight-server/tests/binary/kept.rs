@@ -1,14 +1,19 @@
-//! Queries with a state directory: what they read, what they compute, and where their rows go.
+//! Queries with a state directory: what they read, what they compute, and what a place for their rows is.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+pub(crate) use super::databases::Sqlite;
 use super::process::{Finished, Folder, Running, run_sql};
 
-/// Files per stream.
+/// Files per stream where nothing else is said.
 const FILES: usize = 6;
+/// The file in a place's folder that lists the durable steps of the last run that was to be killed.
+const STEPS: &str = "steps";
 const SETTINGS: &str = "SET batch_interval = '1 ms';";
 
 /// A query over files that are small enough to be a micro-batch each.
@@ -18,15 +23,32 @@ pub(crate) struct Scenario {
     input: Folder,
     rows: usize,
     select: &'static str,
-    columns: &'static str,
+    pub(crate) columns: &'static str,
+    /// Whether only the last row of each value of its second column stays; the first column is the time then.
+    is_upsert: bool,
 }
 
 impl Scenario {
     /// Sums by window and key, in files of `rows` rows.
     pub(crate) fn group_by(rows: usize) -> Self {
+        Self::group_by_in(FILES, rows)
+    }
+
+    /// The same in another number of files.
+    pub(crate) fn group_by_in(files: usize, rows: usize) -> Self {
         let select = "SELECT window_end AS closed, szcode, COUNT(*) AS n, SUM(v) AS s
                       FROM t [Range 20 s, Slide 5 s] GROUP BY window_end, szcode";
-        Self::new("group by", rows, select, "closed TIMESTAMP(3), szcode VARCHAR, n BIGINT, s BIGINT")
+        let columns = "closed TIMESTAMP(3), szcode VARCHAR, n BIGINT, s BIGINT";
+        Self::new("group by", (files, rows), select, columns)
+    }
+
+    /// Counts by window and value, of which the last of each value stays. Most values are rare: their last rows come
+    /// in every epoch, so that none can be lost or repeated unseen, and a row is overwritten by later windows.
+    pub(crate) fn upsert(files: usize, rows: usize) -> Self {
+        let select = "SELECT window_end AS closed, v, COUNT(*) AS n, SUM(v) AS s
+                      FROM t [Range 20 s, Slide 5 s] GROUP BY window_end, v";
+        let columns = "closed TIMESTAMP(3), v BIGINT, n BIGINT, s BIGINT";
+        Self { is_upsert: true, ..Self::new("upsert", (files, rows), select, columns) }
     }
 
     /// Pairs of two streams in each window.
@@ -34,23 +56,24 @@ impl Scenario {
         let select = "SELECT t.szcode AS szcode, COUNT(*) AS n, SUM(t.v * q.v) AS s
                       FROM t [Range 10 s, Slide 5 s] JOIN q [Range 10 s, Slide 5 s] ON t.szcode = q.szcode
                       GROUP BY t.szcode";
-        Self::new("join", rows, select, "szcode VARCHAR, n BIGINT, s BIGINT")
+        Self::new("join", (FILES, rows), select, "szcode VARCHAR, n BIGINT, s BIGINT")
     }
 
     /// Ranks within each window, which need its rows.
     pub(crate) fn ranks(rows: usize) -> Self {
         let select = "SELECT szcode, v, RANK() OVER (PARTITION BY szcode ORDER BY v) AS n
                       FROM t [Range 10 s, Slide 10 s]";
-        Self::new("ranks", rows, select, "szcode VARCHAR, v BIGINT, n BIGINT")
+        Self::new("ranks", (FILES, rows), select, "szcode VARCHAR, v BIGINT, n BIGINT")
     }
 
-    fn new(name: &'static str, rows: usize, select: &'static str, columns: &'static str) -> Self {
+    /// `size` is how many files each stream has, and how many rows each file.
+    fn new(name: &'static str, size: (usize, usize), select: &'static str, columns: &'static str) -> Self {
         let input = Folder::new();
         for (seed, stream) in [(1, "t"), (2, "q")] {
             std::fs::create_dir(input.path(stream)).unwrap();
-            write_stream(&input, stream, rows, seed);
+            write_stream(&input, stream, size, seed);
         }
-        Self { name, input, rows, select, columns }
+        Self { name, input, rows: size.1, select, columns, is_upsert: false }
     }
 
     fn streams(&self) -> String {
@@ -65,11 +88,12 @@ impl Scenario {
         format!("SET batch_rows = {}; {SETTINGS} {} {}", self.rows, stream("t"), stream("q"))
     }
 
-    /// The rows of a run that nothing happens to, in one order.
+    /// The rows that a run leaves that nothing happens to, in one order.
     pub(crate) fn undisturbed(&self) -> Vec<String> {
         let output = run_sql(&[&self.streams(), self.select].concat());
         assert_eq!(output.code, Some(0), "{output:?}");
-        sorted(&output.stdout)
+        let rows = sorted(&output.stdout);
+        if self.is_upsert { latest(rows) } else { rows }
     }
 
     fn arguments(&self, place: &dyn Place) -> Vec<String> {
@@ -96,23 +120,32 @@ impl Scenario {
 
     /// Runs the query until it comes to its `step`th durable step; whether it did and was killed.
     pub(crate) fn run_to_crash(&self, place: &dyn Place, step: u64) -> bool {
-        let finished = self.start_with(place, &[("MILLSTREAM_CRASH_AT", step.to_string())]).finish();
-        if finished.code.is_some() {
+        self.run_to_crash_at(place, &step.to_string())
+    }
+
+    /// Runs the query until it comes to a durable step, `n` or `n:name`; whether it did and was killed.
+    pub(crate) fn run_to_crash_at(&self, place: &dyn Place, step: &str) -> bool {
+        let log = place.folder().path(STEPS);
+        let variables = [("MILLSTREAM_CRASH_AT", step.to_owned()), ("MILLSTREAM_CRASH_LOG", log)];
+        let finished = self.start_with(place, &variables).finish();
+        let was_killed = finished.code.is_none();
+        if was_killed {
+            finished.check_crashed();
+        } else {
             finished.check();
-            return false;
         }
-        true
+        was_killed
     }
 }
 
 /// Trades that are a little out of order, in several files.
-fn write_stream(folder: &Folder, stream: &str, rows: usize, seed: u64) {
+fn write_stream(folder: &Folder, stream: &str, (files, rows): (usize, usize), seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    for file in 0..FILES {
+    for file in 0..files {
         let mut text = "szcode,eventTime,v\n".to_owned();
         for row in 0..rows {
             // 240 s of event time however many rows there are.
-            let second = (file * rows + row) * 240 / (FILES * rows);
+            let second = (file * rows + row) * 240 / (files * rows);
             let second = second.saturating_sub(random.random_range(0..4));
             let (code, v) = (random.random_range(0..5), random.random_range(0..100));
             text.push_str(&format!("c{code},2024-01-02T09:{:02}:{:02},{v}\n", 30 + second / 60, second % 60));
@@ -121,8 +154,20 @@ fn write_stream(folder: &Folder, stream: &str, rows: usize, seed: u64) {
     }
 }
 
-fn sorted(csv: &str) -> Vec<String> {
+/// The rows of CSV text without its header, in one order.
+pub(crate) fn sorted(csv: &str) -> Vec<String> {
     super::process::rows(csv).into_iter().map(str::to_owned).collect()
+}
+
+/// The last row of each value of the second column; the rows are in the order of time.
+fn latest(rows: Vec<String>) -> Vec<String> {
+    let mut latest = BTreeMap::new();
+    for row in rows {
+        latest.insert(row.split(',').nth(1).map(str::to_owned), row);
+    }
+    let mut rows: Vec<String> = latest.into_values().collect();
+    rows.sort_unstable();
+    rows
 }
 
 /// A kind of exact sink.
@@ -139,6 +184,11 @@ pub(crate) trait Place {
     fn state(&self) -> String {
         self.folder().path("state")
     }
+    /// The names of the durable steps of the last run here that was to be killed.
+    fn steps(&self) -> Vec<String> {
+        let names = std::fs::read_to_string(self.folder().path(STEPS)).unwrap();
+        names.lines().map(str::to_owned).collect()
+    }
     /// What a process must have in its environment to use it.
     fn variables(&self) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -147,189 +197,4 @@ pub(crate) trait Place {
     fn sink(&self) -> String;
     /// What is there, in one order.
     fn rows(&self, scenario: &Scenario) -> Vec<String>;
-}
-
-/// The sink `files` with Parquet.
-pub(crate) struct Parquet {
-    /// Further options, each with a comma before it.
-    options: &'static str,
-}
-
-impl Parquet {
-    /// A file for each epoch.
-    pub(crate) const AN_EPOCH: Self = Self { options: "" };
-    /// Files that are put together as soon as there are two.
-    pub(crate) const COMPACTED: Self = Self { options: ", compact = '3 KiB', compact_after = '1 ms'" };
-}
-
-impl Destination for Parquet {
-    fn place(&self) -> Box<dyn Place> {
-        Box::new(ParquetPlace { folder: Folder::new(), options: self.options })
-    }
-}
-
-struct ParquetPlace {
-    folder: Folder,
-    options: &'static str,
-}
-
-impl Place for ParquetPlace {
-    fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
-    fn sink(&self) -> String {
-        let path = self.folder.path("out");
-        format!("CREATE SINK r WITH (connector = 'files', path = '{path}', format = 'parquet'{});", self.options)
-    }
-
-    fn rows(&self, scenario: &Scenario) -> Vec<String> {
-        let options = format!("connector = 'files', path = '{}', format = 'parquet'", self.folder.path("out"));
-        let columns = scenario.columns;
-        sorted(&run_sql(&format!("CREATE TABLE r ({columns}) WITH ({options}); SELECT * FROM r")).silent())
-    }
-}
-
-/// The sink `delta`.
-pub(crate) struct Delta;
-
-impl Destination for Delta {
-    fn place(&self) -> Box<dyn Place> {
-        Box::new(DeltaPlace(Folder::new()))
-    }
-}
-
-struct DeltaPlace(Folder);
-
-impl DeltaPlace {
-    /// The files that the newest version of the table has.
-    fn files(&self) -> Vec<String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.block_on(async {
-            let url = deltalake_core::ensure_table_uri(self.0.path("out")).unwrap();
-            let table = deltalake_core::DeltaTableBuilder::from_url(url).unwrap().load().await.unwrap();
-            table.get_file_uris().unwrap().collect()
-        })
-    }
-}
-
-impl Place for DeltaPlace {
-    fn folder(&self) -> &Folder {
-        &self.0
-    }
-
-    fn sink(&self) -> String {
-        format!("CREATE SINK r WITH (connector = 'delta', path = '{}');", self.0.path("out"))
-    }
-
-    fn rows(&self, scenario: &Scenario) -> Vec<String> {
-        let folder = Folder::new();
-        for (number, file) in self.files().iter().enumerate() {
-            std::fs::copy(file.trim_start_matches("file://"), folder.path(&format!("{number}.parquet"))).unwrap();
-        }
-        let options = format!("connector = 'files', path = '{}', format = 'parquet'", folder.path(""));
-        sorted(&run_sql(&format!("CREATE TABLE r ({}) WITH ({options}); SELECT * FROM r", scenario.columns)).silent())
-    }
-}
-
-/// The sink `sqlite`.
-pub(crate) struct Sqlite;
-
-impl Destination for Sqlite {
-    fn place(&self) -> Box<dyn Place> {
-        Box::new(SqlitePlace(Folder::new()))
-    }
-}
-
-struct SqlitePlace(Folder);
-
-impl Place for SqlitePlace {
-    fn folder(&self) -> &Folder {
-        &self.0
-    }
-
-    fn sink(&self) -> String {
-        format!("CREATE SINK r WITH (connector = 'sqlite', path = '{}');", self.0.path("results.db"))
-    }
-
-    fn rows(&self, _: &Scenario) -> Vec<String> {
-        let database = rusqlite::Connection::open(self.0.path("results.db")).unwrap();
-        let mut statement = database.prepare("SELECT * FROM r").unwrap();
-        let count = statement.column_count();
-        let read = |row: &rusqlite::Row<'_>| {
-            let values = (0..count).map(|column| match row.get_ref(column).unwrap() {
-                rusqlite::types::ValueRef::Integer(value) => value.to_string(),
-                rusqlite::types::ValueRef::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
-                other => panic!("{other:?}"),
-            });
-            Ok(values.collect::<Vec<_>>().join(","))
-        };
-        let mut rows: Vec<String> = statement.query_map([], read).unwrap().map(Result::unwrap).collect();
-        rows.sort_unstable();
-        rows
-    }
-}
-
-/// The sink `postgres`, with a server that is there already.
-pub(crate) struct Postgres {
-    url: String,
-}
-
-impl Postgres {
-    /// The server that `MILLSTREAM_TEST_POSTGRES` names; without it the tests that need one say so.
-    pub(crate) fn of_environment() -> Option<Self> {
-        let url = std::env::var("MILLSTREAM_TEST_POSTGRES").ok();
-        if url.is_none() {
-            eprintln!("SKIPPED: no PostgreSQL; MILLSTREAM_TEST_POSTGRES names one (`.ci/postgres start` makes one)");
-        }
-        url.map(|url| Self { url })
-    }
-}
-
-impl Destination for Postgres {
-    fn place(&self) -> Box<dyn Place> {
-        let (folder, url) = (Folder::new(), self.url.clone());
-        let table = format!("r_{}", folder.name());
-        Box::new(PostgresPlace { folder, url, table })
-    }
-}
-
-struct PostgresPlace {
-    folder: Folder,
-    url: String,
-    table: String,
-}
-
-impl Place for PostgresPlace {
-    fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
-    fn sink(&self) -> String {
-        let Self { url, table, .. } = self;
-        format!("CREATE SINK r WITH (connector = 'postgres', url = '{url}', table = '{table}');")
-    }
-
-    fn rows(&self, _: &Scenario) -> Vec<String> {
-        let (url, table) = (self.url.clone(), self.table.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut rows: Vec<String> = runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-            let connection = tokio::spawn(connection);
-            let answer = client.simple_query(&format!("SELECT * FROM \"{table}\"")).await.unwrap();
-            let rows = answer.iter().filter_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => {
-                    let values: Vec<_> = (0..row.len()).map(|column| row.get(column).unwrap_or_default()).collect();
-                    Some(values.join(",").replace("2024-01-02 ", "2024-01-02T"))
-                }
-                _ => None,
-            });
-            let rows = rows.collect();
-            client.simple_query(&format!("DROP TABLE \"{table}\"")).await.unwrap();
-            connection.abort();
-            rows
-        });
-        rows.sort_unstable();
-        rows
-    }
 }

@@ -2,8 +2,10 @@
 
 mod bad_rows;
 mod crashes;
+mod databases;
 mod demo;
 mod exits;
+mod folders;
 mod generator;
 mod kept;
 mod limits;

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 /// No run here takes this long unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// The signal of `kill -9`.
+const SIGKILL: i32 = 9;
+
 /// The root of the repository, where every process starts.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -21,7 +25,10 @@ pub(crate) fn root() -> PathBuf {
 /// What a process left behind.
 #[derive(Debug)]
 pub(crate) struct Finished {
+    /// None if a signal ended it.
     pub(crate) code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub(crate) signal: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -38,6 +45,19 @@ impl Finished {
     #[track_caller]
     pub(crate) fn check(&self) {
         assert_eq!(self.code, Some(0), "{self:?}");
+    }
+
+    /// Checks that it was killed, and did not end by a fault of its own.
+    #[track_caller]
+    pub(crate) fn check_killed(&self) {
+        assert_eq!(self.signal, Some(SIGKILL), "{self:?}");
+    }
+
+    /// Checks that it killed itself at the durable step that it was to die at.
+    #[track_caller]
+    pub(crate) fn check_crashed(&self) {
+        self.check_killed();
+        assert!(self.stderr.contains("killed by MILLSTREAM_CRASH_AT"), "{self:?}");
     }
 
     /// Checks the exit code and that stderr has every part.
@@ -123,9 +143,10 @@ impl Running {
         assert!(killed.success());
     }
 
-    /// Kills it as `kill -9` does.
-    pub(crate) fn kill(mut self) {
+    /// Kills it as `kill -9` does; it has an exit code if it ended just before.
+    pub(crate) fn kill(mut self) -> Finished {
         self.child.kill().unwrap();
+        self.finish()
     }
 
     /// Waits until a line of stdout has `part`.
@@ -147,8 +168,13 @@ impl Running {
     pub(crate) fn finish(mut self) -> Finished {
         self.stdout.read_all();
         self.stderr.read_all();
-        let code = self.child.wait().unwrap().code();
-        Finished { code, stdout: std::mem::take(&mut self.stdout.seen), stderr: std::mem::take(&mut self.stderr.seen) }
+        let status = self.child.wait().unwrap();
+        Finished {
+            code: status.code(),
+            signal: status.signal(),
+            stdout: std::mem::take(&mut self.stdout.seen),
+            stderr: std::mem::take(&mut self.stderr.seen),
+        }
     }
 }
 
@@ -249,10 +275,31 @@ impl Folder {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// Another one with a copy of everything within.
+    pub(crate) fn copied(&self) -> Self {
+        let copy = Self::new();
+        copy_into(self.0.path(), copy.0.path());
+        copy
+    }
+
     /// Writes a file; gives its path.
     pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         std::fs::write(&path, bytes).unwrap();
         path
+    }
+}
+
+/// Copies everything in a folder into another one.
+fn copy_into(from: &Path, into: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = into.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_into(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }

@@ -13,9 +13,15 @@ struct Case(Folder);
 
 impl Case {
     fn new() -> Self {
+        let case = Self::empty();
+        case.write_input("1.csv", 0..60);
+        case
+    }
+
+    /// A case without input.
+    fn empty() -> Self {
         let case = Self(Folder::new());
         std::fs::create_dir(case.0.path("in")).unwrap();
-        case.write_input("1.csv", 0..60);
         case
     }
 
@@ -25,6 +31,13 @@ impl Case {
         // Whole from the moment it is there.
         self.0.write(".new", format!("szcode,eventTime,v\n{text}"));
         std::fs::rename(self.0.path(".new"), self.0.path(&format!("in/{name}"))).unwrap();
+    }
+
+    /// Runs it with `--drop-state`.
+    fn run_without_state(&self, more: &str, select: &str) -> Finished {
+        let mut arguments = self.arguments(more, select);
+        arguments.push("--drop-state".to_owned());
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn arguments(&self, more: &str, select: &str) -> Vec<String> {
@@ -47,14 +60,20 @@ impl Case {
         self.start(more, select).finish()
     }
 
-    /// Runs it over files that are waited for until there are more results, and stops it gracefully.
-    fn run_and_stop(&self) {
+    /// Runs it over files that are waited for until there are more results.
+    fn run_until_results(&self) -> Running {
         let before = self.parts();
         let mut running = self.start(", watch_interval = '5 ms'", SUMS);
         while self.parts() == before {
             assert!(running.is_running(), "it ended");
             std::thread::yield_now();
         }
+        running
+    }
+
+    /// The same, stopped gracefully then.
+    fn run_and_stop(&self) {
+        let running = self.run_until_results();
         running.terminate();
         assert_eq!(running.finish().code, Some(130));
     }
@@ -107,6 +126,48 @@ fn a_changed_query_is_refused_with_what_changed() {
     let changed = case.run("", &SUMS.replace("SUM", "MAX"));
     changed.check_error(1, &["query \"r\" has changed so that its state does not fit", "  - ", "  + ", "max(t.v)"]);
     case.run("", &SUMS.replace("20 s", "30 s")).check_error(1, &["has changed", "hint: run the earlier version"]);
+}
+
+#[test]
+fn a_query_that_changed_before_its_first_checkpoint_is_refused_too() {
+    let case = Case::new();
+    // Its first checkpoint would come ten seconds later.
+    case.run_until_results().kill();
+    case.run("", &SUMS.replace("SUM", "MAX"))
+        .check_error(1, &["has changed so that its state does not fit", "max(t.v)"]);
+    case.run_without_state("", &SUMS.replace("SUM", "MAX")).check_error(1, &["has changed"]);
+    case.run("", SUMS).check();
+    let whole = Case::new();
+    whole.run("", SUMS).check();
+    assert_eq!(rows(&case.results()), rows(&whole.results()));
+}
+
+#[test]
+fn a_changed_query_goes_on_without_its_state_if_it_is_told_to() {
+    let case = Case::new();
+    case.run_and_stop();
+    let before = case.results();
+    case.write_input("2.csv", 60..120);
+    let largest = SUMS.replace("SUM", "MAX");
+    case.run("", &largest).check_error(1, &["has changed", "--drop-state"]);
+    let finished = case.run_without_state("", &largest);
+    finished.check();
+    assert!(finished.stderr.contains("windows that are open lack the rows"), "{}", finished.stderr);
+    let fresh = Case::empty();
+    fresh.write_input("2.csv", 60..120);
+    fresh.run("", &largest).check();
+    let (results, later) = (case.results(), fresh.results());
+    let mut expected: Vec<_> = rows(&before).into_iter().chain(rows(&later)).collect();
+    expected.sort_unstable();
+    assert_eq!(rows(&results), expected);
+}
+
+#[test]
+fn a_place_in_another_input_means_nothing() {
+    let case = Case::new();
+    case.run_and_stop();
+    let refused = case.run_without_state(", timestamp_unit = 'ms'", &SUMS.replace("SUM", "MAX"));
+    refused.check_error(1, &["stream \"t\" is not declared as it was"]);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use millstream_engine::{Error, Result};
 
 use super::super::relation::{converted, names, unsupported};
 
+/// The characters that names have only in tables with column mapping, which this sink does not make.
+const FORBIDDEN: [char; 10] = [' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
+
 /// The columns of a table.
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
@@ -21,10 +24,11 @@ impl Columns {
     /// The columns for rows of `schema`.
     ///
     /// # Errors
-    /// Names a column whose type Delta Lake has no place for.
+    /// Names a column whose type Delta Lake has no place for, or whose name it does not allow.
     pub(super) fn new(schema: &Schema) -> Result<Self> {
         let mut fields = Vec::new();
         for field in schema.fields() {
+            check_name(field.name())?;
             let kind = delta_type(field.data_type())
                 .ok_or_else(|| unsupported(field.name(), field.data_type(), "Delta Lake"))?;
             fields.push(Field::new(field.name(), kind, true));
@@ -76,6 +80,13 @@ impl Columns {
             .try_into_kernel()
             .map_err(|error| Error::external("making the schema of a Delta table", error))
     }
+}
+
+/// Refuses a name that readers of the table would refuse.
+fn check_name(name: &str) -> Result<()> {
+    let Some(character) = name.chars().find(|character| FORBIDDEN.contains(character)) else { return Ok(()) };
+    let message = format!("column {name:?} has {character:?} in its name, which Delta Lake does not allow");
+    Err(Error::query(message, "give the column a name of its own: sum(x) AS a"))
 }
 
 /// The type that Delta Lake has for values of a type; none if it has no place for them.

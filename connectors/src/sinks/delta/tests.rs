@@ -4,7 +4,12 @@ use std::fs::File;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, UInt64Array, new_null_array};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit};
+use datafusion::object_store::path::Path as Location;
+use datafusion::object_store::{ObjectStore, PutMultipartOptions, PutOptions};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use deltalake_core::kernel::transaction::CommitBuilder;
+use deltalake_core::kernel::{Action, DataType as DeltaType, MetadataExt, Remove, StructField};
+use deltalake_core::protocol::DeltaOperation;
 use tempfile::{TempDir, tempdir};
 
 use super::super::tests::writer;
@@ -35,6 +40,25 @@ async fn read(folder: &TempDir) -> (DeltaTable, Vec<i64>) {
     }
     values.sort_unstable();
     (table, values)
+}
+
+/// Another program commits to the table.
+async fn commit_elsewhere(folder: &TempDir, action: Action) {
+    let (table, _) = read(folder).await;
+    let commit = CommitBuilder::default().with_actions(vec![action]).build(
+        Some(table.snapshot().unwrap()),
+        table.log_store(),
+        DeltaOperation::Delete { predicate: None },
+    );
+    commit.await.unwrap();
+}
+
+/// Another program sets a property of the table.
+async fn set_elsewhere(folder: &TempDir, key: &str, value: &str) {
+    let (table, _) = read(folder).await;
+    let metadata = table.snapshot().unwrap().metadata().clone();
+    let changed = metadata.add_config_key(key.to_owned(), value.to_owned()).unwrap();
+    commit_elsewhere(folder, Action::Metadata(changed)).await;
 }
 
 #[tokio::test]
@@ -72,6 +96,70 @@ async fn the_next_writer_goes_on_and_the_one_before_is_refused() {
 }
 
 #[tokio::test]
+async fn a_writer_begins_over_a_commit_of_the_one_before_but_not_of_the_next() {
+    let folder = tempdir().unwrap();
+    let (mut first, _) = begun(&folder, "q", 1).await.unwrap();
+    let target = first.target.clone();
+    let table = target.open("q").await.unwrap();
+    put(&mut first, 0, &[1]).await.unwrap();
+    let second = Reign::begin(&target, &table, &writer("q", 2)).await.unwrap();
+    assert_eq!(second.last, Some(Epoch(0)));
+    let error = Reign::begin(&target, &table, &writer("q", 1)).await.unwrap_err().to_string();
+    assert!(error.contains("a newer run of this query has taken over"), "{error}");
+}
+
+#[tokio::test]
+async fn an_epoch_that_is_in_already_is_not_put_in_again() {
+    let folder = tempdir().unwrap();
+    let (sink, _) = begun(&folder, "q", 1).await.unwrap();
+    let (target, mut reign) = (sink.target, sink.reign.unwrap());
+    let table = target.open("q").await.unwrap();
+    let mut same = Reign::begin(&target, &table, &writer("q", 1)).await.unwrap();
+    let file = Add { path: "file.parquet".to_owned(), data_change: true, ..Add::default() };
+    same.commit(Epoch(0), &file).await.unwrap();
+    reign.commit(Epoch(0), &file).await.unwrap();
+    assert_eq!(reign.last, Some(Epoch(0)));
+    // The table is made, twice a term is entered, and once the epoch.
+    assert_eq!(target.open("q").await.unwrap().version(), Some(3));
+}
+
+#[tokio::test]
+async fn an_epoch_goes_in_after_another_program_has_deleted_rows() {
+    let folder = tempdir().unwrap();
+    let (mut sink, _) = begun(&folder, "q", 1).await.unwrap();
+    put(&mut sink, 0, &[1]).await.unwrap();
+    put(&mut sink, 1, &[2]).await.unwrap();
+    let path = sink.target.file_name(&writer("q", 1), Epoch(0));
+    commit_elsewhere(&folder, Action::Remove(Remove { path, data_change: true, ..Remove::default() })).await;
+    put(&mut sink, 2, &[3]).await.unwrap();
+    put(&mut sink, 3, &[4]).await.unwrap();
+    assert_eq!(read(&folder).await.1, [2, 3, 4]);
+    assert_eq!(begun(&folder, "q", 2).await.unwrap().1, Some(Epoch(3)));
+}
+
+#[tokio::test]
+async fn an_epoch_goes_in_after_another_program_has_changed_the_table_if_it_still_fits() {
+    let folder = tempdir().unwrap();
+    let (mut sink, _) = begun(&folder, "q", 1).await.unwrap();
+    set_elsewhere(&folder, "delta.logRetentionDuration", "interval 60 days").await;
+    put(&mut sink, 0, &[1]).await.unwrap();
+    set_elsewhere(&folder, "delta.constraints.positive", "n > 0").await;
+    let error = put(&mut sink, 1, &[-1]).await.unwrap_err().to_string();
+    assert!(error.contains("has the CHECK constraint \"positive\""), "{error}");
+    assert_eq!(read(&folder).await.1, [1]);
+}
+
+#[tokio::test]
+async fn a_writer_is_taken_over_whatever_another_program_has_committed_before() {
+    let folder = tempdir().unwrap();
+    let (mut first, _) = begun(&folder, "q", 1).await.unwrap();
+    set_elsewhere(&folder, "delta.logRetentionDuration", "interval 60 days").await;
+    begun(&folder, "q", 2).await.unwrap();
+    let error = put(&mut first, 0, &[1]).await.unwrap_err().to_string();
+    assert!(error.contains("a newer run of this query has taken over"), "{error}");
+}
+
+#[tokio::test]
 async fn a_long_log_has_checkpoints_and_reads_the_same() {
     let folder = tempdir().unwrap();
     let (mut sink, _) = begun(&folder, "q", 1).await.unwrap();
@@ -83,6 +171,79 @@ async fn a_long_log_has_checkpoints_and_reads_the_same() {
     assert_eq!(values, (0..120).collect::<Vec<_>>());
     assert_eq!(table.version(), Some(121));
     assert_eq!(begun(&folder, "q", 2).await.unwrap().1, Some(Epoch(119)));
+}
+
+#[tokio::test]
+async fn a_commit_is_in_though_the_log_gets_no_checkpoint() {
+    let folder = tempdir().unwrap();
+    let (mut sink, _) = begun(&folder, "q", 1).await.unwrap();
+    set_elsewhere(&folder, "delta.checkpointInterval", "2").await;
+    // A folder in the place of the checkpoint, which no file can be renamed to.
+    fs::create_dir(folder.path().join("_delta_log/00000000000000000003.checkpoint.parquet")).unwrap();
+    put(&mut sink, 0, &[1]).await.unwrap();
+    assert!(!folder.path().join("_delta_log/_last_checkpoint").exists());
+    put(&mut sink, 1, &[2]).await.unwrap();
+    put(&mut sink, 2, &[3]).await.unwrap();
+    assert!(folder.path().join("_delta_log/00000000000000000005.checkpoint.parquet").is_file());
+    assert_eq!(read(&folder).await.1, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_store_is_replaced_whole() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("log/_last_checkpoint");
+    let content = || fs::read_to_string(&path).unwrap();
+    let (store, location) = (SyncedStore::new().unwrap(), Location::from_absolute_path(&path).unwrap());
+    for text in ["first", "second"] {
+        store.put_opts(&location, text.into(), PutOptions::default()).await.unwrap();
+        assert_eq!(content(), text);
+    }
+    let mut upload = store.put_multipart_opts(&location, PutMultipartOptions::default()).await.unwrap();
+    upload.put_part("in ".into()).await.unwrap();
+    upload.put_part("parts".into()).await.unwrap();
+    assert_eq!(content(), "second");
+    upload.complete().await.unwrap();
+    assert_eq!(content(), "in parts");
+    assert_eq!(fs::read_dir(folder.path().join("log")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn tables_with_partitions_or_with_rules_for_values_are_refused() {
+    let number = StructField::nullable("n", DeltaType::LONG);
+    let ruled =
+        |key: &str, value: &str| CreateBuilder::new().with_columns([number.clone().with_metadata([(key, value)])]);
+    let identity = number.clone().with_metadata([("delta.identity.start", 1_i64)]);
+    let day = StructField::nullable("day", DeltaType::STRING);
+    let constraint = [("delta.constraints.positive", Some("n > 0"))];
+    let constrained = CreateBuilder::new().with_columns([number.clone()]).with_raise_if_key_not_exists(false);
+    let cases = [
+        (
+            CreateBuilder::new().with_columns([number.clone(), day]).with_partition_columns(["day"]),
+            "is partitioned by \"day\"",
+        ),
+        (CreateBuilder::new().with_columns([StructField::not_null("n", DeltaType::LONG)]), "is NOT NULL"),
+        (ruled("delta.invariants", r#"{"expression": {"expression": "n > 0"}}"#), "has an invariant"),
+        (ruled("delta.generationExpression", "1 + 1"), "is generated"),
+        (CreateBuilder::new().with_columns([identity]), "is an identity"),
+        (constrained.with_configuration(constraint), "has the CHECK constraint \"positive\""),
+    ];
+    for (create, expected) in cases {
+        let folder = tempdir().unwrap();
+        create.with_location(folder.path().to_str().unwrap()).await.unwrap();
+        let error = begun(&folder, "q", 1).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.hint().unwrap().contains("name another path"));
+    }
+}
+
+#[test]
+fn a_column_name_that_delta_lake_does_not_allow_is_refused() {
+    for name in ["sum(t.price * t.turnover)", "a b", "a=b", "a\tb"] {
+        let schema = Schema::new(vec![Field::new(name, DataType::Int64, true)]);
+        let error = DeltaSink::new("nowhere", Arc::new(schema)).unwrap_err();
+        assert!(error.to_string().contains(&format!("column {name:?} has ")), "{error}");
+        assert!(error.hint().unwrap().contains(" AS "));
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,10 @@ use millstream_engine::durable::durable_step;
 use millstream_engine::{Error, Result};
 
 use super::super::text::write_csv;
-use super::ledger::{Ledger, Manifest, ManifestFile, temporary_name};
+use super::super::when_there_is_room;
+use super::disk::sync_folder;
+use super::ledger::Ledger;
+use super::manifest::{Manifest, ManifestFile, temporary_name};
 use super::part::Part;
 use super::{FileFormat, failed};
 
@@ -81,14 +84,16 @@ pub(super) fn compact(
         return Err(Error::internal("no files to put together"));
     };
     let name = format!("part-{:010}-{:010}.{}", first.first().0, last.epoch.0, format.extension());
-    let path = folder.join(temporary_name(&name, ledger.term()));
+    let path = folder.join(temporary_name(&name, ledger.writer()));
     durable_step("files.compact");
-    let mut whole = Part::create(last.epoch, path, format, SchemaRef::clone(schema))?;
+    let create = || Part::create(last.epoch, path.clone(), format, SchemaRef::clone(schema));
+    let mut whole = when_there_is_room(create)?;
     for file in manifests.iter().flat_map(|manifest| &manifest.files) {
         append(&mut whole, &folder.join(&file.name), format, schema, file.rows)?;
     }
     durable_step("files.compact_sync");
     let content = whole.finish()?;
+    sync_folder(folder)?;
     let file = ManifestFile { name, bytes: content.bytes, rows: content.rows, crc32: content.crc32 };
     ledger.replace(manifests, file)
 }

@@ -1,11 +1,15 @@
 //! The sink that writes one file an epoch, `part-0000000012.csv`, and puts small files together if it is told to.
 //!
-//! Rows are written to a hidden temporary file as they are staged. The commit makes its bytes safe, enters the epoch in
-//! the folder's ledger (`ledger`) and renames the file, which other programs see whole or not at all.
+//! Rows are written to a hidden temporary file as they are staged. The commit makes its bytes and its entry safe,
+//! enters the epoch in the folder's ledger (`ledger`) and renames the file, which other programs see whole or not at
+//! all.
 
 mod compact;
+mod disk;
 mod ledger;
+mod manifest;
 mod part;
+mod reign;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,10 +22,12 @@ use millstream_engine::durable::durable_step;
 use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::{Error, Result};
 
-use super::{blocking, not_begun};
+use super::{blocking, not_begun, when_there_is_room};
 pub use compact::Compaction;
 use compact::{Small, compact};
-use ledger::{Ledger, ManifestFile, temporary_name};
+use disk::sync_folder;
+use ledger::Ledger;
+use manifest::{ManifestFile, temporary_name};
 pub(super) use part::Part;
 
 /// The format of the files.
@@ -108,7 +114,7 @@ impl Sink for FilesSink {
         if ledger.last() >= Some(epoch) {
             return Ok(());
         }
-        let path = self.folder.join(temporary_name(&self.name(epoch), ledger.term()));
+        let path = self.folder.join(temporary_name(&self.name(epoch), ledger.writer()));
         let (begun, format, schema) = (self.staged.take(), self.format, SchemaRef::clone(&self.schema));
         let rows = rows.to_vec();
         let part = blocking(move || {
@@ -117,7 +123,7 @@ impl Sink for FilesSink {
                 other => {
                     other.map_or(Ok(()), Part::discard)?;
                     durable_step("files.create");
-                    Part::create(epoch, path, format, schema)?
+                    when_there_is_room(|| Part::create(epoch, path.clone(), format, SchemaRef::clone(&schema)))?
                 }
             };
             part.write(&rows)?;
@@ -137,6 +143,9 @@ impl Sink for FilesSink {
         let committed = blocking(move || {
             durable_step("files.sync");
             let content = part.finish()?;
+            // Before the manifest counts, a power cut must not be able to take the file's name away.
+            durable_step("files.sync_part");
+            sync_folder(&folder)?;
             let file = ManifestFile { name, bytes: content.bytes, rows: content.rows, crc32: content.crc32 };
             let manifest = ledger.commit(epoch, file)?;
             durable_step("files.committed");

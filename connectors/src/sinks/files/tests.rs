@@ -50,7 +50,7 @@ async fn an_epoch_staged_in_parts_gets_its_name_at_the_commit() {
     let mut sink = begun(folder.path(), FileFormat::Csv, 1).await;
     sink.stage(Epoch(12), &[numbers(&[1]), numbers(&[2])]).await.unwrap();
     sink.stage(Epoch(12), &[numbers(&[3])]).await.unwrap();
-    assert_eq!(names(folder.path()), [".part-0000000012.csv.1.tmp"]);
+    assert_eq!(names(folder.path()), [".part-0000000012.csv.q.1.tmp"]);
     sink.commit(Epoch(12)).await.unwrap();
     assert_eq!(names(folder.path()), ["part-0000000012.csv"]);
     assert_eq!(fs::read_to_string(folder.path().join("part-0000000012.csv")).unwrap(), "n\n1\n2\n3\n");
@@ -108,9 +108,9 @@ async fn what_an_earlier_run_left_staged_is_gone() {
 #[tokio::test]
 async fn a_rename_that_a_crash_left_undone_is_done_at_the_begin() {
     let folder = with_two_epochs().await;
-    let (temporary, path) = (".part-0000000001.csv.1.tmp", "part-0000000001.csv");
+    let (temporary, path) = (".part-0000000001.csv.q.1.tmp", "part-0000000001.csv");
     fs::rename(folder.path().join(path), folder.path().join(temporary)).unwrap();
-    fs::write(folder.path().join("_manifest/.0000000002.json.tmp"), "{\"que").unwrap();
+    fs::write(folder.path().join("_manifest/.0000000002.json.q.1.tmp"), "{\"que").unwrap();
     let mut sink = create(folder.path(), FileFormat::Csv);
     assert_eq!(sink.begin(&writer("q", 2)).await.unwrap(), Some(Epoch(1)));
     assert_eq!(names(folder.path()), ["part-0000000000.csv", path]);
@@ -143,6 +143,35 @@ async fn the_writer_of_an_older_term_is_refused() {
     assert!(error.to_string().contains("a newer run of this query has taken over"), "{error}");
     put(&mut new, 2, &[4]).await.unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("part-0000000002.csv")).unwrap(), "n\n4\n");
+}
+
+#[tokio::test]
+async fn of_two_queries_in_one_folder_the_one_that_began_first_is_refused() {
+    for terms in [(1, 1), (1, 2), (2, 1)] {
+        let folder = tempdir().unwrap();
+        let mut first = begun(folder.path(), FileFormat::Csv, terms.0).await;
+        let mut second = create(folder.path(), FileFormat::Csv);
+        assert_eq!(second.begin(&writer("other", terms.1)).await.unwrap(), None);
+        first.stage(Epoch(0), &[numbers(&[1])]).await.unwrap();
+        second.stage(Epoch(0), &[numbers(&[2])]).await.unwrap();
+        assert_eq!(names(folder.path()).len(), 2, "each has a file of its own");
+        let error = first.commit(Epoch(0)).await.unwrap_err();
+        assert!(error.to_string().ends_with("another query has begun to write there"), "{error}");
+        assert_eq!(error.hint(), Some("give each query a sink with a path of its own"));
+        second.commit(Epoch(0)).await.unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("part-0000000000.csv")).unwrap(), "n\n2\n");
+        let error = create(folder.path(), FileFormat::Csv).begin(&writer("q", 9)).await.unwrap_err();
+        assert!(error.to_string().contains("holds the results of an earlier run"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_made_with_those_above_it() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("a/b/c");
+    let mut sink = begun(&path, FileFormat::Csv, 1).await;
+    put(&mut sink, 0, &[1]).await.unwrap();
+    assert_eq!(names(&path), ["part-0000000000.csv"]);
 }
 
 #[tokio::test]
@@ -215,13 +244,13 @@ async fn what_a_crash_left_of_a_compaction_is_finished_or_undone() {
     assert_eq!(names(folder.path()), [whole]);
     // The removals are undone, and the file has its temporary name again.
     kept.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).unwrap());
-    fs::rename(folder.path().join(whole), folder.path().join(format!(".{whole}.2.tmp"))).unwrap();
+    fs::rename(folder.path().join(whole), folder.path().join(format!(".{whole}.q.2.tmp"))).unwrap();
     assert_eq!(create(folder.path(), FileFormat::Csv).begin(&writer("q", 3)).await.unwrap(), Some(Epoch(2)));
     assert_eq!(names(folder.path()), [whole]);
     assert_eq!(fs::read_to_string(folder.path().join(whole)).unwrap(), "n\n1\n2\n3\n");
     // Without the manifest of the whole, what there is of it is undone.
     let folder = with_two_epochs().await;
-    fs::write(folder.path().join(".part-0000000000-0000000001.csv.1.tmp"), "n\n1\n").unwrap();
+    fs::write(folder.path().join(".part-0000000000-0000000001.csv.q.1.tmp"), "n\n1\n").unwrap();
     create(folder.path(), FileFormat::Csv).begin(&writer("q", 2)).await.unwrap();
     assert_eq!(names(folder.path()), ["part-0000000000.csv", "part-0000000001.csv"]);
 }

@@ -20,6 +20,7 @@ use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, NoTls, Transaction};
 
 use super::relation::{CREATE_LEDGER, Relation, epoch_of, list, names, quoted, signed};
+use super::staged::Staged;
 use super::{not_begun, taken_over};
 use copy::{copy_text, sql_type};
 
@@ -30,6 +31,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The table that an epoch's rows go through before an upsert, and its column with their order.
 const STAGING: &str = "millstream_rows";
 const ORDER: &str = "millstream_row";
+/// Has a COMMIT answered when it is safe, where role or server are set to answer before: a crash of the server would
+/// take an epoch back that the state directory knows to be in.
+const SAFE_COMMIT: &str = "SELECT set_config('synchronous_commit', 'on', true)
+    WHERE current_setting('synchronous_commit') = 'off'";
+/// The name in the ledger of the table whose name as SQL is $1; the server resolves it, so that it is one for all
+/// spellings.
+const LEDGER_NAME: &str = "(SELECT format('%I.%I', nspname, relname) FROM pg_class
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass($1::text))";
 
 /// Writes rows into a table of a PostgreSQL database.
 #[derive(Debug)]
@@ -38,7 +47,7 @@ pub struct PostgresSink {
     writer: Option<SinkWriter>,
     last: Option<Epoch>,
     client: Option<Client>,
-    staged: Option<(Epoch, Vec<RecordBatch>)>,
+    staged: Staged,
 }
 
 #[derive(Debug)]
@@ -77,7 +86,7 @@ impl PostgresSink {
         relation.check_key(&schema)?;
         relation.create_table(&schema, sql_type)?;
         let target = Target { config, relation, schema };
-        Ok(Self { target, writer: None, last: None, client: None, staged: None })
+        Ok(Self { target, writer: None, last: None, client: None, staged: Staged::default() })
     }
 
     /// Does `work` on a connection, and again on a new one if that is lost; gives the last epoch in the ledger.
@@ -123,7 +132,7 @@ impl Sink for PostgresSink {
     }
 
     async fn begin(&mut self, writer: &SinkWriter) -> Result<Option<Epoch>> {
-        (self.staged, self.client) = (None, None);
+        (self.staged, self.client) = (Staged::default(), None);
         self.last = self.with_connection(Work::Begin(writer)).await?;
         self.writer = Some(writer.clone());
         Ok(self.last)
@@ -134,17 +143,15 @@ impl Sink for PostgresSink {
             return Err(not_begun("postgres"));
         }
         if self.last < Some(epoch) {
-            let earlier = self.staged.take_if(|(staged, _)| *staged == epoch);
-            let mut batches = earlier.map_or_else(Vec::new, |(_, batches)| batches);
-            batches.extend_from_slice(rows);
-            self.staged = Some((epoch, batches));
+            self.staged.add(epoch, rows);
         }
         Ok(())
     }
 
     async fn commit(&mut self, epoch: Epoch) -> Result<()> {
-        let Some((_, rows)) = self.staged.take_if(|(staged, _)| *staged == epoch) else { return Ok(()) };
+        let Some(rows) = self.staged.take(epoch) else { return Ok(()) };
         let writer = self.writer.clone().ok_or_else(|| not_begun("postgres"))?;
+        self.target.relation.check_key_values(&self.target.schema, &rows)?;
         let text = copy_text(&self.target.schema, &rows, !self.target.relation.key.is_empty())?;
         self.last = self.with_connection(Work::Write(&writer, epoch, &text)).await?;
         Ok(())
@@ -170,29 +177,41 @@ impl Target {
         }
     }
 
+    /// A transaction that is safe when its COMMIT is answered.
+    async fn transaction<'a>(&self, client: &'a mut Client) -> Result<Transaction<'a>, Failure> {
+        let transaction = client.transaction().await.map_err(|error| self.sorted(error))?;
+        transaction.batch_execute(SAFE_COMMIT).await.map_err(|error| self.sorted(error))?;
+        Ok(transaction)
+    }
+
     /// Makes tables and ledger if need be, and enters the writer's term; gives the last epoch of its query.
     async fn begin(&self, client: &mut Client, writer: &SinkWriter) -> Result<Option<Epoch>, Failure> {
-        let transaction = client.transaction().await.map_err(|error| self.sorted(error))?;
+        let transaction = self.transaction(client).await?;
         durable_step("postgres.create");
         let create = self.relation.create_table(&self.schema, sql_type)?;
         // Two sinks may begin at once, and IF NOT EXISTS looks before it makes.
         let lock = "SELECT pg_advisory_xact_lock(7813520148)";
         let create = format!("{lock}; SET LOCAL client_min_messages = warning; {CREATE_LEDGER}; {create}");
         transaction.batch_execute(&create).await.map_err(|error| self.sorted(error))?;
-        // Says at once if a column is missing.
-        let columns = list(&names(&self.schema));
-        let check = format!("SELECT {columns} FROM {} LIMIT 0", self.relation.quoted_table());
-        transaction.batch_execute(&check).await.map_err(|error| self.sorted(error))?;
+        self.check_columns(&transaction).await?;
         let last = self.take_reign(&transaction, writer).await?;
         durable_step("postgres.begin");
         transaction.commit().await.map_err(|error| self.sorted(error))?;
         Ok(last)
     }
 
+    /// Says at once if the table or a column is missing.
+    async fn check_columns(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
+        let columns = list(&names(&self.schema));
+        let check = format!("SELECT {columns} FROM {} LIMIT 0", self.relation.quoted_table());
+        transaction.batch_execute(&check).await.map_err(|error| self.sorted(error))
+    }
+
     async fn take_reign(&self, transaction: &Transaction<'_>, writer: &SinkWriter) -> Result<Option<Epoch>, Failure> {
-        let (query, table) = (&writer.query, &self.relation.table);
-        let lines = "SELECT query, term, epoch FROM millstream_ledger WHERE sink_table = $1 FOR UPDATE";
-        let lines = transaction.query(lines, &[table]).await.map_err(|error| self.sorted(error))?;
+        let (query, table) = (&writer.query, self.relation.quoted_table());
+        let lines =
+            format!("SELECT query, term, epoch FROM millstream_ledger WHERE sink_table = {LEDGER_NAME} FOR UPDATE");
+        let lines = transaction.query(lines.as_str(), &[&table]).await.map_err(|error| self.sorted(error))?;
         let mut last = None;
         for line in lines {
             let (owner, term, epoch): (String, i64, Option<i64>) = (line.get(0), line.get(1), line.get(2));
@@ -204,18 +223,23 @@ impl Target {
             }
             last = epoch.map(epoch_of);
         }
-        let write = "INSERT INTO millstream_ledger (query, sink_table, term) VALUES ($1, $2, $3)
-                     ON CONFLICT (query, sink_table) DO UPDATE SET term = excluded.term";
+        let write = format!(
+            "INSERT INTO millstream_ledger (query, sink_table, term) VALUES ($2, {LEDGER_NAME}, $3)
+             ON CONFLICT (query, sink_table) DO UPDATE SET term = excluded.term"
+        );
         let term = signed(writer.term);
-        transaction.execute(write, &[query, table, &term]).await.map_err(|error| self.sorted(error))?;
+        transaction.execute(write.as_str(), &[&table, query, &term]).await.map_err(|error| self.sorted(error))?;
         Ok(last)
     }
 
     /// Writes an epoch and its line of the ledger, unless it is there.
     async fn write(&self, client: &mut Client, writer: &SinkWriter, epoch: Epoch, text: &[u8]) -> Result<(), Failure> {
-        let transaction = client.transaction().await.map_err(|error| self.sorted(error))?;
-        let line = "SELECT term, epoch FROM millstream_ledger WHERE query = $1 AND sink_table = $2 FOR UPDATE";
-        let line = transaction.query_opt(line, &[&writer.query, &self.relation.table]).await;
+        let transaction = self.transaction(client).await?;
+        let table = self.relation.quoted_table();
+        let line = format!(
+            "SELECT term, epoch FROM millstream_ledger WHERE sink_table = {LEDGER_NAME} AND query = $2 FOR UPDATE"
+        );
+        let line = transaction.query_opt(line.as_str(), &[&table, &writer.query]).await;
         let line = line.map_err(|error| self.sorted(error))?;
         let line: Option<(i64, Option<i64>)> = line.map(|line| (line.get(0), line.get(1)));
         match line {
@@ -223,14 +247,16 @@ impl Target {
             // The answer to the COMMIT was lost with its connection.
             Some((_, Some(last))) if last >= signed(epoch.0) => return Ok(()),
             Some(_) => {}
-            None => return Err(taken_over(&self.place()).into()),
+            None => {
+                // A table that is gone has no line either, and says so.
+                self.check_columns(&transaction).await?;
+                return Err(taken_over(&self.place()).into());
+            }
         }
         durable_step("postgres.ledger");
-        let line = "UPDATE millstream_ledger SET epoch = $3 WHERE query = $1 AND sink_table = $2";
-        transaction
-            .execute(line, &[&writer.query, &self.relation.table, &signed(epoch.0)])
-            .await
-            .map_err(|error| self.sorted(error))?;
+        let line = format!("UPDATE millstream_ledger SET epoch = $3 WHERE sink_table = {LEDGER_NAME} AND query = $2");
+        let done = transaction.execute(line.as_str(), &[&table, &writer.query, &signed(epoch.0)]).await;
+        done.map_err(|error| self.sorted(error))?;
         durable_step("postgres.copy");
         self.put_rows(&transaction, text).await.map_err(|error| self.sorted(error))?;
         durable_step("postgres.commit");

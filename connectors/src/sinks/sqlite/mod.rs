@@ -17,6 +17,7 @@ use millstream_engine::{Error, Result};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
 
 use super::relation::{CREATE_LEDGER, Relation, epoch_of, list, names, signed};
+use super::staged::Staged;
 use super::{blocking, not_begun, taken_over, when_there_is_room};
 use value::{Column, sql_type};
 
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SqliteSink {
     target: Target,
     begun: Option<Begun>,
-    staged: Option<(Epoch, Vec<RecordBatch>)>,
+    staged: Staged,
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ impl SqliteSink {
     pub(super) fn new(path: impl Into<PathBuf>, relation: Relation, schema: SchemaRef) -> Result<Self> {
         relation.check_key(&schema)?;
         relation.create_table(&schema, sql_type)?;
-        Ok(Self { target: Target { path: path.into(), relation, schema }, begun: None, staged: None })
+        Ok(Self { target: Target { path: path.into(), relation, schema }, begun: None, staged: Staged::default() })
     }
 }
 
@@ -64,7 +65,7 @@ impl Sink for SqliteSink {
     }
 
     async fn begin(&mut self, writer: &SinkWriter) -> Result<Option<Epoch>> {
-        self.staged = None;
+        self.staged = Staged::default();
         let (target, writer) = (self.target.clone(), writer.clone());
         let begun = blocking(move || when_there_is_room(|| target.begin(writer.clone()))).await?;
         let last = begun.last;
@@ -75,16 +76,14 @@ impl Sink for SqliteSink {
     async fn stage(&mut self, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
         let begun = self.begun.as_ref().ok_or_else(|| not_begun("sqlite"))?;
         if begun.last < Some(epoch) {
-            let earlier = self.staged.take_if(|(staged, _)| *staged == epoch);
-            let mut batches = earlier.map_or_else(Vec::new, |(_, batches)| batches);
-            batches.extend_from_slice(rows);
-            self.staged = Some((epoch, batches));
+            self.staged.add(epoch, rows);
         }
         Ok(())
     }
 
     async fn commit(&mut self, epoch: Epoch) -> Result<()> {
-        let Some((_, rows)) = self.staged.take_if(|(staged, _)| *staged == epoch) else { return Ok(()) };
+        let Some(rows) = self.staged.take(epoch) else { return Ok(()) };
+        self.target.relation.check_key_values(&self.target.schema, &rows)?;
         let target = self.target.clone();
         // A failure leaves nothing begun: what has become of the epoch, the next begin finds out.
         let mut begun = self.begun.take().ok_or_else(|| not_begun("sqlite"))?;
@@ -102,9 +101,11 @@ impl Target {
     fn begin(&self, writer: SinkWriter) -> Result<Begun> {
         durable_step("sqlite.open");
         let mut connection = Connection::open(&self.path).map_err(|error| self.failed(error))?;
+        // With FULL a power cut after the COMMIT could bring the rollback journal back, and with it the epoch before,
+        // while the state directory on another disk knows that this one is in. EXTRA makes its removal safe as well.
         connection
             .busy_timeout(PATIENCE)
-            .and_then(|()| connection.pragma_update(None, "synchronous", "FULL"))
+            .and_then(|()| connection.pragma_update(None, "synchronous", "EXTRA"))
             .map_err(|error| self.failed(error))?;
         let transaction = self.transaction(&mut connection)?;
         durable_step("sqlite.create");
@@ -120,7 +121,7 @@ impl Target {
 
     /// Enters the writer's term in the ledger; gives the last epoch of its query.
     fn take_reign(&self, transaction: &Transaction<'_>, writer: &SinkWriter) -> Result<Option<Epoch>> {
-        let (query, table) = (&writer.query, &self.relation.table);
+        let (query, table) = (&writer.query, self.ledger_name());
         let other = "SELECT 1 FROM millstream_ledger WHERE sink_table = ?1 AND query <> ?2";
         let other = transaction.query_row(other, params![table, query], |_| Ok(()));
         if other.optional().map_err(|error| self.failed(error))?.is_some() {
@@ -145,7 +146,7 @@ impl Target {
         durable_step("sqlite.ledger");
         let line = "UPDATE millstream_ledger SET epoch = ?1 WHERE sink_table = ?2 AND query = ?3 AND term = ?4
                     AND (epoch IS NULL OR epoch < ?1)";
-        let lines = transaction.execute(line, params![signed(epoch.0), self.relation.table, query, signed(*term)]);
+        let lines = transaction.execute(line, params![signed(epoch.0), self.ledger_name(), query, signed(*term)]);
         if lines.map_err(|error| self.failed(error))? != 1 {
             return Err(taken_over(&self.place()));
         }
@@ -179,6 +180,12 @@ impl Target {
 
     fn transaction<'a>(&self, connection: &'a mut Connection) -> Result<Transaction<'a>> {
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| self.failed(error))
+    }
+
+    /// The table's name in the ledger, which is one for all its spellings.
+    fn ledger_name(&self) -> String {
+        let name = self.relation.table.to_ascii_lowercase();
+        name.strip_prefix("main.").unwrap_or(&name).to_owned()
     }
 
     fn place(&self) -> String {

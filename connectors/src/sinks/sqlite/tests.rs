@@ -80,6 +80,23 @@ async fn a_later_run_goes_on_and_an_earlier_one_is_refused() {
 }
 
 #[tokio::test]
+async fn another_spelling_of_a_table_is_the_same_table() {
+    let folder = tempdir().unwrap();
+    let named = |table: &str| {
+        let relation = Relation { table: table.to_owned(), key: Vec::new() };
+        SqliteSink::new(folder.path().join("r.db"), relation, numbers(&[]).schema()).unwrap()
+    };
+    let mut sink = named("r");
+    sink.begin(&writer("q", 1)).await.unwrap();
+    put(&mut sink, 0, &[1]).await.unwrap();
+    for table in ["R", "main.r", "Main.R"] {
+        let error = named(table).begin(&writer("other", 9)).await.unwrap_err();
+        assert!(error.to_string().contains("holds the results of an earlier run"), "{table}: {error}");
+    }
+    assert_eq!(named("main.R").begin(&writer("q", 2)).await.unwrap(), Some(Epoch(0)));
+}
+
+#[tokio::test]
 async fn a_row_that_fails_leaves_nothing_of_its_epoch() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("r.db");
@@ -119,6 +136,24 @@ async fn an_upsert_keeps_the_last_row_of_a_key() {
     sink.stage(Epoch(1), &[batch(&[2], &[21])]).await.unwrap();
     sink.commit(Epoch(1)).await.unwrap();
     assert_eq!(rows(&folder), ["Integer(1) Integer(11)", "Integer(2) Integer(21)"]);
+}
+
+#[tokio::test]
+async fn an_upsert_of_a_row_without_a_key_is_refused_with_its_epoch() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("r.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (k INTEGER UNIQUE, v INTEGER)").unwrap();
+    let array = |values: Vec<Option<i64>>| Arc::new(Int64Array::from(values)) as _;
+    let columns = [("k", array(vec![Some(1), None])), ("v", array(vec![Some(10), Some(20)]))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let relation = Relation { table: "t".to_owned(), key: vec!["k".to_owned()] };
+    let mut sink = SqliteSink::new(path, relation, batch.schema()).unwrap();
+    sink.begin(&writer("q", 1)).await.unwrap();
+    sink.stage(Epoch(0), &[batch.slice(0, 1), batch]).await.unwrap();
+    let error = sink.commit(Epoch(0)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the key column \"k\" is NULL in a row of the result");
+    assert_eq!(error.hint(), Some("filter with WHERE k IS NOT NULL"));
+    assert!(rows(&folder).is_empty());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 use super::super::files::{Durability, LocalFiles};
 use super::super::simulated::SimFiles;
 use super::*;
+use crate::ingest::LoggedEvent;
 use crate::source::{Offset, PartitionId};
 
 /// Small enough for several segments.
@@ -23,7 +24,7 @@ fn frame(seq: u64) -> Frame {
     let rows = RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap();
     let event =
         LoggedEvent::Rows { partition: PartitionId(0), start: Offset(seq), end: Offset(seq + 1), arrival: None };
-    Frame { seq, event, rows: Some(rows) }
+    Frame { seq, event, bad: 0, rows: Some(rows) }
 }
 
 fn open(files: &Arc<dyn Files>) -> Result<Wal> {
@@ -94,7 +95,7 @@ fn a_flipped_bit_of_a_log_is_an_error_with_its_place() {
 #[test]
 fn a_log_that_ends_before_what_a_query_has_used_is_refused() {
     let files: Arc<dyn Files> = Arc::new(SimFiles::new(1));
-    let wal = SharedWal::open(&files, "w").unwrap();
+    let wal = SharedWal::open(&files, "w", WAL_LIMIT_BYTES).unwrap();
     wal.wal.lock().unwrap().append(&[frame(0), frame(1)]).unwrap();
     wal.check_reaches(2).unwrap();
     let error = wal.check_reaches(3).unwrap_err().to_string();

@@ -1,0 +1,214 @@
+//! Checkpoints on the disk: manifests, and the files of state that they name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::files::Files;
+use super::journal::failed;
+use super::record::{corrupt, read_single, write_single};
+use super::terms::check_term;
+use crate::checkpoint::{
+    FileRecord, LeafImage, LeafRecord, MANIFEST_VERSION, Manifest, PaneEntry, PartRecord, StageImage, StageRecord,
+    read_panes, write_panes,
+};
+use crate::error::{Error, Result};
+use crate::state::{MemoryShare, StateMemory};
+
+/// Checkpoints that are kept: the last one, and one to fall back to.
+pub(super) const KEPT_CHECKPOINTS: usize = 2;
+
+/// State rows from which a checkpoint begins another file.
+const FILE_ROWS: usize = 1 << 20;
+
+/// Where a manifest is; names are in the order of the checkpoints.
+pub(super) fn manifest_path(folder: &str, manifest: &Manifest) -> String {
+    format!("{folder}/checkpoints/{:020}-{:010}.json", manifest.epoch.0, manifest.term)
+}
+
+/// The term that a file of state was written in; none if its name does not say.
+pub(super) fn term_of(file: &str) -> Option<u64> {
+    file.split('-').next()?.parse().ok()
+}
+
+/// The manifests of a query that are kept, oldest first, each as it can be read.
+pub(crate) fn read_manifests(files: &dyn Files, folder: &str) -> Result<Vec<(String, Result<Manifest>)>> {
+    let paths = manifest_paths(files, folder)?;
+    let kept = paths.into_iter().rev().take(KEPT_CHECKPOINTS).rev();
+    Ok(kept
+        .map(|path| {
+            let manifest = read_manifest(files, &path);
+            (path, manifest)
+        })
+        .collect())
+}
+
+/// Where the manifests of a query are, oldest first; a crash may have brought some back that were removed.
+pub(super) fn manifest_paths(files: &dyn Files, folder: &str) -> Result<Vec<String>> {
+    let checkpoints = format!("{folder}/checkpoints");
+    let names = files.list(&checkpoints).map_err(|error| failed(files, &checkpoints, error))?;
+    let names = names.iter().filter(|name| name.ends_with(".json"));
+    Ok(names.map(|name| format!("{checkpoints}/{name}")).collect())
+}
+
+fn read_manifest(files: &dyn Files, path: &str) -> Result<Manifest> {
+    let bytes = files.read(path).map_err(|error| failed(files, path, error))?;
+    let manifest: Manifest = read_single(&files.describe(path), &bytes)?;
+    if manifest.version > MANIFEST_VERSION {
+        let message = format!("{} has version {}", files.describe(path), manifest.version);
+        return Err(Error::state(message, "use a newer millstream"));
+    }
+    Ok(manifest)
+}
+
+/// The bytes of a state file, if they are those that were written.
+pub(crate) fn read_state_file(files: &dyn Files, folder: &str, record: &FileRecord) -> Result<Vec<u8>> {
+    let path = format!("{folder}/state/{}", record.name);
+    let place = files.describe(&path);
+    let bytes = match files.read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(corrupt(&place, 0, "the file is missing"));
+        }
+        other => other.map_err(|error| failed(files, &path, error))?,
+    };
+    if bytes.len() as u64 != record.bytes {
+        return Err(corrupt(&place, bytes.len() as u64, &format!("it should have {} bytes", record.bytes)));
+    }
+    if crc32fast::hash(&bytes) != record.crc32 {
+        return Err(corrupt(&place, 0, "its checksum does not fit"));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn load_stages(
+    files: &dyn Files,
+    folder: &str,
+    manifest: &Manifest,
+    contracts: &[(String, Vec<SchemaRef>)],
+    memory: &Arc<StateMemory>,
+) -> Result<Vec<StageImage>> {
+    let mut share = MemoryShare::new(Arc::clone(memory));
+    let mut loaded = 0;
+    let mut stages = Vec::new();
+    for (record, (_, schemas)) in manifest.stages.iter().zip(contracts) {
+        let mut leaves = Vec::new();
+        for (index, leaf) in record.leaves.iter().enumerate() {
+            let mut image = LeafImage { calendar: leaf.calendar.clone(), counts: leaf.counts, ..LeafImage::default() };
+            for part in &leaf.parts {
+                let schema = schemas.get(index).ok_or_else(|| Error::internal("a leaf without state has some"))?;
+                let known = manifest.files.iter().find(|file| file.name == part.file);
+                let file = known.ok_or_else(|| Error::internal(format!("{} is not listed", part.file)))?;
+                let mut entries = read_panes(read_state_file(files, folder, file)?, &part.panes, schema)?;
+                let bytes: usize = entries.iter().map(|entry| entry.state.bytes()).sum();
+                if share.set(loaded + bytes) > 0 {
+                    entries.iter_mut().try_for_each(|entry| entry.state.spill(memory))?;
+                    share.set(loaded);
+                } else {
+                    loaded += bytes;
+                }
+                image.entries.extend(entries);
+            }
+            leaves.push(image);
+        }
+        stages.push(StageImage {
+            contract: record.contract.clone(),
+            evaluated: record.evaluated,
+            rows: record.rows,
+            is_done: record.is_done,
+            leaves,
+        });
+    }
+    Ok(stages)
+}
+
+/// The entries for each file, in order: as many as have [`FILE_ROWS`], so that a file fits into memory easily.
+fn in_files(entries: &[PaneEntry]) -> impl Iterator<Item = &[PaneEntry]> {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut rows = 0;
+        let is_full = |entry: &PaneEntry| {
+            rows += entry.state.row_count();
+            rows >= FILE_ROWS
+        };
+        let count = rest.iter().position(is_full).map_or(rest.len(), |last| last + 1);
+        let (file, others) = rest.split_at_checked(count)?;
+        rest = others;
+        (!file.is_empty()).then_some(file)
+    })
+}
+
+/// Writes checkpoints, away from the epochs.
+#[derive(Debug)]
+pub(crate) struct CheckpointWriter {
+    pub(super) files: Arc<dyn Files>,
+    pub(super) folder: String,
+    pub(super) term: u64,
+    /// The checkpoint whose files serve again where panes have not changed.
+    pub(super) before: Option<Manifest>,
+}
+
+impl CheckpointWriter {
+    /// Writes what changed in `stages`, then the manifest that names it: `manifest`, with its stages and files.
+    pub(crate) fn write(&self, mut manifest: Manifest, stages: Vec<StageImage>) -> Result<Manifest> {
+        for (number, stage) in stages.into_iter().enumerate() {
+            let mut leaves = Vec::new();
+            for (index, leaf) in stage.leaves.iter().enumerate() {
+                let old = self.before.as_ref().and_then(|before| before.stages.get(number)?.leaves.get(index));
+                leaves.push(self.write_leaf(&mut manifest, leaf, old, &format!("{number}-{index}"))?);
+            }
+            manifest.stages.push(StageRecord {
+                contract: stage.contract,
+                evaluated: stage.evaluated,
+                rows: stage.rows,
+                is_done: stage.is_done,
+                leaves,
+            });
+        }
+        check_term(self.files.as_ref(), &self.folder, self.term)?;
+        let path = manifest_path(&self.folder, &manifest);
+        let fail = |error| failed(self.files.as_ref(), &path, error);
+        if !self.files.create(&path, &write_single(&manifest)?).map_err(fail)? {
+            return Err(Error::internal(format!("checkpoint {} is there already", manifest.epoch)));
+        }
+        Ok(manifest)
+    }
+
+    fn write_leaf(
+        &self,
+        manifest: &mut Manifest,
+        leaf: &LeafImage,
+        old: Option<&LeafRecord>,
+        name: &str,
+    ) -> Result<LeafRecord> {
+        let live: BTreeSet<_> = leaf.live.iter().copied().collect();
+        let written: BTreeSet<_> = leaf.entries.iter().map(|entry| (entry.pane, entry.tag)).collect();
+        let mut parts = Vec::new();
+        for part in old.map(|old| old.parts.as_slice()).unwrap_or_default() {
+            let panes: Vec<_> =
+                part.panes.iter().copied().filter(|pane| live.contains(pane) && !written.contains(pane)).collect();
+            let known = self.before.as_ref().and_then(|before| before.files.iter().find(|f| f.name == part.file));
+            if let (false, Some(file)) = (panes.is_empty(), known) {
+                parts.push(PartRecord { file: part.file.clone(), panes });
+                manifest.files.push(file.clone());
+            }
+        }
+        for entries in in_files(&leaf.entries) {
+            if let Some((bytes, rows)) = write_panes(leaf, entries)? {
+                let file = self.write_file(&bytes, rows, &format!("{:020}-{name}", manifest.epoch.0))?;
+                let panes = entries.iter().map(|entry| (entry.pane, entry.tag)).collect();
+                parts.push(PartRecord { file: file.name.clone(), panes });
+                manifest.files.push(file);
+            }
+        }
+        Ok(LeafRecord { calendar: leaf.calendar.clone(), counts: leaf.counts, parts })
+    }
+
+    fn write_file(&self, bytes: &[u8], rows: u64, name: &str) -> Result<FileRecord> {
+        // Unique, so that a file of an attempt that failed is never taken for this one.
+        let name = format!("{:010}-{name}-{}.parquet", self.term, uuid::Uuid::new_v4().simple());
+        let path = format!("{}/state/{name}", self.folder);
+        self.files.create(&path, bytes).map_err(|error| failed(self.files.as_ref(), &path, error))?;
+        Ok(FileRecord { name, bytes: bytes.len() as u64, rows, crc32: crc32fast::hash(bytes) })
+    }
+}

@@ -1,0 +1,182 @@
+//! Bringing a query back to where its last run left it.
+//!
+//! Recovery is the normal path run again. The state of the last checkpoint is put back, the epochs that were
+//! committed since go through the update plan for their state only, and an epoch whose intent was logged but not its
+//! commit runs wholly, with the blocks and the watermark of the intent. The sink's ledger says whether its output is
+//! there already.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::batch::Epoch;
+use crate::driver::{Driver, MicroBatch, Rebuilt, stopped};
+use crate::durable::{Commit, Intent, LoggedEpoch, Recovered};
+use crate::error::{Error, Result};
+use crate::ingest::Record;
+use crate::keeper::Keeper;
+use crate::query::{QueryProgress, Recovery};
+use crate::sink::{Guarantee, Sink, SinkWriter};
+
+/// Rows that go through the update plan together in a replay: the more, the fewer state rows come out.
+const REPLAYED_UNIT_ROWS: usize = 1 << 19;
+
+impl Driver {
+    /// Begins the sink's reign and brings the state to where the last run left it; whether it was stopped meanwhile.
+    pub(crate) async fn recover(
+        &mut self,
+        sink: &mut dyn Sink,
+        stop: &mut watch::Receiver<bool>,
+        progress: &watch::Sender<QueryProgress>,
+    ) -> Result<bool> {
+        let Some(keeper) = self.keeper.as_mut() else {
+            let fresh = SinkWriter { query: uuid::Uuid::new_v4().to_string(), term: 1 };
+            sink.begin(&fresh).await?;
+            return Ok(false);
+        };
+        let writer = keeper.store()?.writer();
+        let recovered = keeper.take_recovered()?;
+        let ledger = sink.begin(&writer).await?;
+        check_ledger(&keeper.store()?.name, sink.guarantee(), ledger, &recovered)?;
+        (self.epoch, self.counters) = (recovered.epoch, recovered.counters);
+        if let Some(stages) = recovered.stages {
+            self.stage.put_back(&mut stages.into_iter())?;
+        }
+        let total = recovered.epochs.len() as u64;
+        let (started, rows_before) = (Instant::now(), self.counters.rows_read);
+        let mut epochs = recovered.epochs.into_iter();
+        while epochs.len() > 0 {
+            let recovery = Some(Recovery { epochs_done: total - epochs.len() as u64, epochs: total });
+            progress.send_replace(QueryProgress { recovery, ..self.progress(self.watermark(), Duration::ZERO) });
+            tokio::select! {
+                biased;
+                () = stopped(stop) => return Ok(true),
+                ended = self.run_again(&mut epochs, ledger, sink) => ended?,
+            }
+        }
+        if total > 0 {
+            let (rows, elapsed) = (self.counters.rows_read - rows_before, started.elapsed());
+            tracing::info!(epochs = total, rows, ?elapsed, "rebuilt the state from its lineage");
+            self.rebuilt = Some(Rebuilt { epochs: total, rows, elapsed });
+        }
+        progress.send_replace(self.progress(self.watermark(), Duration::ZERO));
+        Ok(false)
+    }
+
+    /// Runs the next of the logged epochs again, several at once where only their state is wanted.
+    async fn run_again(
+        &mut self,
+        epochs: &mut std::vec::IntoIter<LoggedEpoch>,
+        ledger: Option<Epoch>,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let mut together: Option<(MicroBatch, u64, Commit)> = None;
+        let most = self.keeper.as_ref().map_or(0, Keeper::replay_rows);
+        while together.as_ref().is_none_or(|(batch, ..)| !batch.is_full(most))
+            && let Some(logged) = epochs.next()
+        {
+            let LoggedEpoch { intent, commit } = logged;
+            let batch = self.batch_again(&intent).await?;
+            let Some(commit) = commit else {
+                self.rebuild(together).await?;
+                return self.finish_in_hand(batch, ledger, sink).await;
+            };
+            match &mut together {
+                Some((known, count, last)) => {
+                    known.append(batch, REPLAYED_UNIT_ROWS);
+                    (*count, *last) = (*count + 1, commit);
+                }
+                None => together = Some((batch, 1, commit)),
+            }
+        }
+        self.rebuild(together).await
+    }
+
+    /// The micro-batch that an intent names.
+    async fn batch_again(&mut self, intent: &Intent) -> Result<MicroBatch> {
+        let mut taken = Vec::new();
+        for (index, records) in intent.streams.iter().enumerate() {
+            taken.push(self.take_until(index, records.end()).await?);
+        }
+        let mut batch = self.batch_of(taken);
+        if batch.watermark == intent.watermark && batch.take_logged() == intent.streams {
+            return Ok(batch);
+        }
+        Err(Error::state(
+            format!(
+                "epoch {} cannot be repeated: its input gives watermark {} instead of {}",
+                intent.epoch, batch.watermark, intent.watermark
+            ),
+            "restore the input as it was, or start again with a new state directory",
+        ))
+    }
+
+    /// Brings the state to what it was after so many committed epochs, the last of which had this commit.
+    async fn rebuild(&mut self, epochs: Option<(MicroBatch, u64, Commit)>) -> Result<()> {
+        let Some((batch, count, commit)) = epochs else { return Ok(()) };
+        let started = Instant::now();
+        self.update(&batch).await?;
+        self.stage.pass(batch.watermark).await?;
+        self.counters = commit.counters;
+        self.epoch = commit.epoch.next();
+        if let Some(keeper) = self.keeper.as_mut() {
+            keeper.note_replayed(count, &commit, started.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Runs the epoch that was not committed, wholly.
+    async fn finish_in_hand(&mut self, batch: MicroBatch, ledger: Option<Epoch>, sink: &mut dyn Sink) -> Result<()> {
+        if let Some(keeper) = self.keeper.as_mut() {
+            keeper.begin_update();
+        }
+        self.update(&batch).await?;
+        let staged = self.evaluate(&batch, sink).await?;
+        // Where the ledger has the epoch, the sink leaves it as it is.
+        if staged > 0 {
+            sink.commit(self.epoch).await?;
+        }
+        tracing::info!(epoch = self.epoch.0, staged, ledger = ?ledger, "finished the epoch in hand");
+        self.finish_epoch(staged).await
+    }
+
+    /// Takes the records of a stream up to `end`.
+    async fn take_until(&mut self, index: usize, end: u64) -> Result<Vec<Arc<Record>>> {
+        let stream = self.streams.get_mut(index).ok_or_else(|| Error::internal("an epoch names too many streams"))?;
+        let mut records = Vec::new();
+        while stream.reader.place() < end {
+            let taken = stream.reader.take(usize::MAX, end);
+            if taken.is_empty() {
+                if stream.reader.is_at_end()? {
+                    let name = &stream.ingest.definition().name;
+                    return Err(Error::state(
+                        format!("stream \"{name}\" ends before record {end}, which the query has used"),
+                        "restore the input as it was, or start again with a new state directory",
+                    ));
+                }
+                stream.reader.changed().await;
+            }
+            records.extend(taken);
+        }
+        Ok(records)
+    }
+}
+
+/// Compares the sink's ledger with the journal.
+fn check_ledger(name: &str, guarantee: Guarantee, ledger: Option<Epoch>, recovered: &Recovered) -> Result<()> {
+    if guarantee == Guarantee::AtLeastOnce {
+        return Ok(());
+    }
+    let committed = recovered.epochs.iter().filter_map(|epoch| epoch.commit.as_ref()).next_back();
+    let known = committed.map_or(recovered.sink_epoch, |commit| commit.sink_epoch);
+    let in_hand = recovered.epochs.last().filter(|epoch| epoch.commit.is_none()).map(|epoch| epoch.intent.epoch);
+    if ledger == known || (ledger.is_some() && ledger == in_hand) {
+        return Ok(());
+    }
+    let say = |epoch: Option<Epoch>| epoch.map_or("no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
+    Err(Error::state(
+        format!("the sink of query \"{name}\" has {} of it, but the state directory says {}", say(ledger), say(known)),
+        "state directory and sink belong together: restore both from copies of the same time, or begin anew with both",
+    ))
+}
