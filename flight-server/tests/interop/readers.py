@@ -76,7 +76,7 @@ def open_panes(query: pathlib.Path) -> list[tuple]:
     for part in leaf["parts"]:
         current = ", ".join(str(pane) for pane in {pane for pane, _ in part["panes"]})
         rows += duckdb.sql(
-            f"""SELECT pane_start, szcode, sum("count(*)[count]"), sum("sum(trades.turnover)[sum]"), min(key_partition)
+            f"""SELECT pane_start, szcode, sum("count(Int64(1))[count]"), sum("sum(trades.turnover)[sum]"), min(key_partition)
                 FROM read_parquet('{query}/state/{part["file"]}') WHERE pane IN ({current}) GROUP BY ALL"""
         ).fetchall()
     assert all(0 <= row[4] < 1024 for row in rows), rows
