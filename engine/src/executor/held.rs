@@ -151,8 +151,10 @@ impl State {
     /// there.
     pub(super) async fn spread(&mut self, options: &StageOptions) -> Result<()> {
         let Self::Aggregate { router, shards, .. } = self else { return Ok(()) };
-        let is_large = shards.iter().any(|shard| shard.window_rows >= options.shared_rows);
-        if shards.len() > 1 || options.tasks <= 1 || router.key_columns == 0 || !is_large {
+        if shards.len() > 1 || options.tasks <= 1 || router.key_columns == 0 {
+            return Ok(());
+        }
+        if !shards.iter().any(|shard| shard.is_large(options.shared_rows)) {
             return Ok(());
         }
         router.shards = u32::try_from(options.tasks).unwrap_or(1);

@@ -40,6 +40,11 @@ impl Shard {
         Self { plans, window, panes: PaneStore::default(), stacks, memory, rows_read: 0, window_rows: 0 }
     }
 
+    /// Whether a window or a pane has so many state rows that one task is slow with them.
+    pub(crate) fn is_large(&self, rows: u64) -> bool {
+        self.window_rows >= rows || self.panes.largest() as u64 >= rows
+    }
+
     /// Adds the state of a micro-batch.
     pub(crate) fn add(&mut self, deltas: Vec<(PaneTag, RecordBatch)>) -> Result<()> {
         for ((pane, tag), state) in deltas {

@@ -287,6 +287,8 @@ impl Stage {
             states.extend(delta.state);
         }
         self.state.add(leaf, states).await?;
+        // Not only with a window: what is replayed evaluates none.
+        self.state.spread(&self.options).await?;
         self.stay_within_memory().await?;
         Ok(late)
     }

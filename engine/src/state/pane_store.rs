@@ -112,6 +112,11 @@ impl PaneStore {
         self.panes.iter().flat_map(|(pane, tags)| tags.keys().map(|tag| (*pane, *tag)))
     }
 
+    /// The rows of the largest entry.
+    pub(crate) fn largest(&self) -> usize {
+        self.panes.values().flat_map(BTreeMap::values).map(Batches::row_count).max().unwrap_or_default()
+    }
+
     /// The entries whose pieces on disk are worth merging, ascending.
     pub(crate) fn doubled_on_disk(&self) -> impl Iterator<Item = PaneTag> {
         self.all_tags().filter(move |(pane, tag)| self.entry(*pane, *tag).is_some_and(Batches::has_doubled_on_disk))
