@@ -164,3 +164,14 @@ mod interrupts {
         assert!(!finished.stdout.contains("never"), "{}", finished.stdout);
     }
 }
+
+#[test]
+fn a_query_that_fails_stops_the_others_of_its_run() {
+    let sql = "CREATE STREAM transaction (szcode VARCHAR, userID VARCHAR, eventTime TIMESTAMP(3), Turnover BIGINT,
+                 Price DOUBLE, WATERMARK FOR eventTime AS eventTime) WITH (connector = 'generate', rate = '10000');
+               CREATE SINK a WITH (connector = 'blackhole'); CREATE SINK b WITH (connector = 'blackhole');
+               INSERT INTO a SELECT COUNT(*) AS n FROM transaction [Range 1 s, Slide 1 s];
+               INSERT INTO b SELECT Turnover * 9223372036854775807 AS n FROM transaction";
+    // The stream has no end, so that neither has the first query.
+    run_sql(sql).check_error(1, &["verflow"]);
+}
