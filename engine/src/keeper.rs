@@ -60,6 +60,8 @@ pub(crate) struct Keeper {
     logged: BTreeMap<String, u64>,
     checkpointed: Instant,
     epochs_since: u64,
+    /// Whether a checkpoint is due with the first epoch.
+    wants_first: bool,
     /// How long the updates since the last checkpoint took.
     updating: Duration,
     update_started: Instant,
@@ -87,6 +89,7 @@ impl Keeper {
             written: None,
             checkpointed: Instant::now(),
             epochs_since: 0,
+            wants_first: false,
             updating: Duration::ZERO,
             update_started: Instant::now(),
         }
@@ -95,6 +98,11 @@ impl Keeper {
     /// What the last run left; it is taken once.
     pub(crate) fn take_recovered(&mut self) -> Result<Recovered> {
         self.recovered.take().ok_or_else(|| Error::internal("a query recovers twice"))
+    }
+
+    /// Asks for a checkpoint with the first epoch: what came before it in its logs may soon be gone.
+    pub(crate) fn want_checkpoint(&mut self) {
+        self.wants_first = true;
     }
 
     /// The rows that are replayed together.
@@ -153,7 +161,8 @@ impl Keeper {
 
     fn is_due(&self) -> bool {
         self.epochs_since > 0
-            && (self.checkpointed.elapsed() >= self.policy.interval
+            && (self.wants_first
+                || self.checkpointed.elapsed() >= self.policy.interval
                 || self.updating >= self.policy.recovery_target
                 || self.epochs_since >= self.policy.epochs
                 || self.wals.iter().any(|(name, wal)| wal.has_reached(self.pressing_at(name, wal))))
@@ -295,7 +304,7 @@ impl Driver {
             files: Vec::new(),
         };
         (keeper.checkpointed, keeper.epochs_since, keeper.updating) = (Instant::now(), 0, Duration::ZERO);
-        keeper.logged = logged_by(&keeper.wals);
+        (keeper.logged, keeper.wants_first) = (logged_by(&keeper.wals), false);
         keeper.writing = Some(SpawnedTask::spawn_blocking(move || writer.write(manifest, stages)));
         Ok(())
     }

@@ -46,12 +46,24 @@ impl Readers {
         StateDirectory::open(&folder.into(), Durability::ProcessCrash).unwrap().with_log_limit(log_bytes)
     }
 
-    /// Runs the first so many queries; the first of them is stopped after some commits if `stops_after` says so.
+    /// Runs the first so many queries, which are all stopped after some commits of the first if `stops_after` says so.
     fn run(&self, count: usize, pace: Pace, log_bytes: u64, stops_after: Option<usize>) -> Vec<Result<Summary, Error>> {
         let (sender, stop) = watch::channel(false);
-        let mut ends = [stops_after.map(|commits| (commits, End::Stop(sender))), None].into_iter();
-        let mut sinks: Vec<_> =
-            self.ledgers.iter().map(|ledger| LedgerSink::new(ledger.clone(), None, ends.next().flatten())).collect();
+        let ends = [stops_after.map(|commits| (commits, End::Stop(sender))), None];
+        self.run_until(count, pace, log_bytes, ends, stop)
+    }
+
+    /// Runs the first so many queries, with what happens to each.
+    fn run_until(
+        &self,
+        count: usize,
+        pace: Pace,
+        log_bytes: u64,
+        ends: [Option<(usize, End)>; 2],
+        stop: watch::Receiver<bool>,
+    ) -> Vec<Result<Summary, Error>> {
+        let sinks = self.ledgers.iter().zip(ends).map(|(ledger, end)| LedgerSink::new(ledger.clone(), None, end));
+        let mut sinks: Vec<_> = sinks.collect();
         as_process(async {
             let directory = self.directory(log_bytes);
             let mut plans = Vec::new();
@@ -104,4 +116,38 @@ fn a_query_that_comes_when_its_log_was_trimmed_begins_with_the_next_record() {
     let (one, other) = (readers.seen(0), readers.seen(1));
     assert!(!other.is_empty() && other.len() < one.len(), "{} and {} rows", one.len(), other.len());
     assert_eq!(verify(&readers.folder.path().into()).unwrap().faults, [""; 0]);
+}
+
+#[test]
+fn a_query_that_died_before_its_first_checkpoint_is_given_all_that_it_needs() {
+    let readers = Readers::new();
+    let (_sender, stop) = watch::channel(false);
+    let ends = [None, Some((2, End::LoseAnswer))];
+    // One query reads everything, the other one dies on the way.
+    let ended = readers.run_until(2, pace(u64::MAX), 1 << 20, ends, stop);
+    assert!(ended[0].is_ok() && ended[1].is_err());
+    for again in readers.run(2, pace(u64::MAX), 1 << 20, None) {
+        again.unwrap();
+    }
+    for number in 0..2 {
+        assert_eq!(readers.seen(number).len(), 100);
+    }
+}
+
+#[test]
+fn a_query_that_came_late_and_died_at_once_goes_on_as_it_was() {
+    for commits in 1..4 {
+        let readers = Readers::new();
+        readers.run(1, pace(1), LOG_BYTES, Some(2)).remove(0).unwrap();
+        let (_sender, stop) = watch::channel(false);
+        // With room for all: what died holds its log, and here nobody stops the other one for it.
+        let ended = readers.run_until(2, pace(1), 1 << 20, [None, Some((commits, End::LoseAnswer))], stop);
+        assert!(ended[0].is_ok() && ended[1].is_err());
+        for again in readers.run(2, pace(1), LOG_BYTES, None) {
+            again.unwrap();
+        }
+        let (one, other) = (readers.seen(0), readers.seen(1));
+        assert!(!other.is_empty() && other.is_subset(&one), "{other:?} of {one:?}");
+        assert_eq!(other.last(), one.last());
+    }
 }

@@ -135,12 +135,19 @@ impl DurableQuery {
                 // What it may fall back to is more than a log has room for.
                 Some(reached) if wal.is_full() => reached,
                 Some(_) => self.store.needed_from(&stream.name).unwrap_or(0).max(wal.first()),
-                None => self.place(index).seq,
+                None if wal.is_full() => self.place(index).seq,
+                // Records before its own decide which of those are late.
+                None => wal.first(),
             };
             wal.hold(&self.store.id, Need { name: self.store.name.clone(), from, is_running: true });
         }
+        let begins_midway = self.recovered.stages.is_none() && self.places.iter().any(|place| place.seq > 0);
         let mut driver = Driver::new(self.planned.stage, streams, self.planned.options);
-        driver.keeper = Some(Keeper::new(self.store, self.recovered, self.wals, self.policy));
+        let mut keeper = Keeper::new(self.store, self.recovered, self.wals, self.policy);
+        if begins_midway {
+            keeper.want_checkpoint();
+        }
+        driver.keeper = Some(keeper);
         Ok(Query::over(driver))
     }
 }
@@ -189,7 +196,7 @@ pub fn resume_streams(
                 index.push(&wal.note())?;
             }
             if group.place.progress.is_none() {
-                // Offsets go on behind those of all records that there are.
+                // Offsets and watermarks go on behind those of all records that there are.
                 group.place = LogPlace { seq: wal.first(), ..LogPlace::default() };
             }
         }
@@ -247,7 +254,7 @@ struct Group {
     members: Vec<(usize, usize)>,
 }
 
-/// Every query's every stream, those that know where its log is first, then in the order of their places.
+/// Every query's every stream in the order of their places, of equal ones those first that know their watermarks.
 fn groups_of(queries: &[DurableQuery]) -> Vec<Group> {
     let mut groups = Vec::new();
     for (number, query) in queries.iter().enumerate() {
@@ -262,7 +269,7 @@ fn groups_of(queries: &[DurableQuery]) -> Vec<Group> {
             });
         }
     }
-    groups.sort_by_key(|group| (group.wal.is_some() && group.place.progress.is_none(), group.place.seq));
+    groups.sort_by_key(|group| (group.place.seq, group.place.progress.is_none()));
     groups
 }
 

@@ -169,6 +169,11 @@ impl SharedWal {
             if !self.is_full() {
                 break;
             }
+            // Queries that have nothing to do release nothing, though they may need nothing either.
+            self.with(Wal::make_room).await?;
+            if !self.is_full() {
+                break;
+            }
             let (Size { kept, .. }, reason) = self.with(|wal| Ok((wal.size(), wal.held_by()))).await?;
             tracing::warn!(kept, "the write-ahead log is at its limit: the input waits for {reason}");
             room.await;
@@ -201,8 +206,7 @@ impl SharedWal {
             if let Some(need) = wal.needed.get_mut(&query) {
                 need.from = need.from.max(seq);
             }
-            let needed = wal.needed.values().map(|need| need.from).min().unwrap_or_default();
-            wal.trim(needed)
+            wal.trim(wal.needed())
         })
         .await?;
         self.released.notify_waiters();
@@ -393,6 +397,20 @@ impl Wal {
         self.segments.push((self.next, MAGIC.len() as u64));
         self.open = Some(file);
         Ok(())
+    }
+
+    /// The first frame that some query needs.
+    fn needed(&self) -> u64 {
+        self.needed.values().map(|need| need.from).min().unwrap_or_default()
+    }
+
+    /// Drops all that no query needs, the open segment included.
+    fn make_room(&mut self) -> Result<()> {
+        let needed = self.needed();
+        if needed >= self.next && self.segments.last().is_some_and(|(first, _)| *first < self.next) {
+            self.roll()?;
+        }
+        self.trim(needed)
     }
 
     fn trim(&mut self, seq: u64) -> Result<()> {
