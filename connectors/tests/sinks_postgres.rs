@@ -28,7 +28,7 @@ impl Place {
             let note = "SKIPPED: no PostgreSQL; MILLSTREAM_TEST_POSTGRES names one (`.ci/postgres start` makes one)";
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{note}");
             // Not `eprintln!`, which is not shown for tests that pass.
-            writeln!(std::io::stderr(), "{note}").unwrap();
+            std::io::stderr().write_all(format!("{note}\n").as_bytes()).unwrap();
             return None;
         };
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
