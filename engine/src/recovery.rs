@@ -41,7 +41,9 @@ impl Driver {
         check_ledger(&keeper.store()?.name, sink.guarantee(), ledger, &recovered)?;
         (self.epoch, self.counters) = (recovered.epoch, recovered.counters);
         if let Some(stages) = recovered.stages {
+            drop(recovered.share);
             self.stage.put_back(&mut stages.into_iter())?;
+            self.stage.count_memory();
         }
         let total = recovered.epochs.len() as u64;
         let (started, rows_before) = (Instant::now(), self.counters.rows_read);

@@ -81,13 +81,17 @@ pub(crate) fn read_state_file(files: &dyn Files, folder: &str, record: &FileReco
     Ok(bytes)
 }
 
+/// The stages of a checkpoint, on disk again where memory has no room for them, and their share of the memory.
+///
+/// Whoever has the stages keeps the share until it counts them itself: queries are loaded one after another, and each
+/// has only what those before it have left.
 pub(super) fn load_stages(
     files: &dyn Files,
     folder: &str,
     manifest: &Manifest,
     contracts: &[(String, Vec<SchemaRef>)],
     memory: &Arc<StateMemory>,
-) -> Result<Vec<StageImage>> {
+) -> Result<(Vec<StageImage>, MemoryShare)> {
     let mut share = MemoryShare::new(Arc::clone(memory));
     let mut loaded = 0;
     let mut stages = Vec::new();
@@ -119,7 +123,7 @@ pub(super) fn load_stages(
             leaves,
         });
     }
-    Ok(stages)
+    Ok((stages, share))
 }
 
 /// The entries for each file, in order: as many as have [`FILE_ROWS`], so that a file fits into memory easily.

@@ -335,6 +335,7 @@ fn into_io(error: StoreError) -> io::Error {
         StoreError::NotFound { .. } => ErrorKind::NotFound,
         StoreError::AlreadyExists { .. } => ErrorKind::AlreadyExists,
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => ErrorKind::PermissionDenied,
+        StoreError::NotSupported { .. } | StoreError::NotImplemented { .. } => ErrorKind::Unsupported,
         _ => ErrorKind::Other,
     };
     io::Error::new(kind, error)

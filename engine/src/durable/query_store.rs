@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::ingest::{LogPlace, LoggedEvent};
 use crate::plan::StreamDefinition;
 use crate::sink::SinkWriter;
-use crate::state::StateMemory;
+use crate::state::{MemoryShare, StateMemory};
 use crate::time::{Clock, EventTime, SystemClock, Watermark};
 
 /// A record of the journal.
@@ -96,6 +96,8 @@ pub(crate) struct Recovered {
     pub(crate) counters: Counters,
     /// The epochs since, in order.
     pub(crate) epochs: Vec<LoggedEpoch>,
+    /// What the state takes of the memory that queries share, until its stages count it themselves.
+    pub(crate) share: Option<MemoryShare>,
 }
 
 /// What a query that is opened must be.
@@ -306,13 +308,15 @@ impl QueryStore {
             let loaded = candidate.and_then(|manifest| {
                 expected.check(&Contract::of(&manifest))?;
                 let (files, Expected { contracts, memory, .. }) = (self.files.as_ref(), expected);
-                let stages = load_stages(files, &self.folder, &manifest, contracts, memory);
-                Ok((manifest, stages?))
+                let (stages, share) = load_stages(files, &self.folder, &manifest, contracts, memory)?;
+                Ok((manifest, stages, share))
             });
             match loaded {
-                Ok((manifest, stages)) => {
+                Ok((manifest, stages, share)) => {
                     self.kept = manifests.into_iter().filter_map(|(_, older)| older.ok()).collect();
-                    return self.begin_with(Some((manifest, stages)), records);
+                    let mut recovered = self.begin_with(Some((manifest, stages)), records)?;
+                    recovered.share = Some(share);
+                    return Ok(recovered);
                 }
                 // Damage may spare the checkpoint before; a query that does not fit fits none of them.
                 Err(error @ Error::State { .. }) if is_damage(&error) => {
@@ -350,6 +354,7 @@ impl QueryStore {
             sink_epoch: None,
             counters: Counters::default(),
             epochs: Vec::new(),
+            share: None,
         };
         let mut first = 0;
         if let Some((manifest, stages)) = checkpoint {
@@ -360,6 +365,7 @@ impl QueryStore {
                 sink_epoch: manifest.sink_epoch,
                 counters: manifest.counters,
                 epochs: Vec::new(),
+                share: None,
             };
             first = manifest.journal;
             self.kept.push(manifest);

@@ -293,6 +293,12 @@ impl Stage {
         Ok(late)
     }
 
+    /// Counts its state and that of its views, which were put back, in the memory that queries share.
+    pub(crate) fn count_memory(&mut self) {
+        self.share.set(self.state.bytes());
+        self.views.iter_mut().for_each(|view| view.stage.count_memory());
+    }
+
     /// Writes state to disk while all state together exceeds its limit; waits while the disk has no room either.
     async fn stay_within_memory(&mut self) -> Result<()> {
         let mut full_disk = FullDisk::new("the query, whose state exceeds its memory,");
