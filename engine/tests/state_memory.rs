@@ -7,18 +7,24 @@ mod kept;
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod oracle;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::TimeUnit;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use kept::jobs::replayable;
-use kept::{Job, Table};
-use millstream_engine::query::QueryOptions;
+use kept::sink::{End, Ledger, LedgerSink};
+use kept::{Job, Member, Pace, Table, as_process, run_together};
+use millstream_engine::CheckpointPolicy;
+use millstream_engine::durable::{Durability, Misfit, StateDirectory};
+use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::state::StateMemory;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
 use oracle::table::cells_of;
 use oracle::{Event, Log, Row, Window};
+use tokio::sync::watch;
 
 async fn run(job: &Job, options: QueryOptions) -> millstream_engine::Result<Run> {
     run_in_blocks_of(8, job, options).await
@@ -95,4 +101,46 @@ async fn a_plan_that_needs_more_memory_than_it_may_have_names_the_setting() {
         }
     }
     assert!(refused > 0, "no plan needed memory");
+}
+
+/// Loads two queries that were stopped, one after the other, with so much memory for both; the disk that their state
+/// takes after the first and after the second.
+fn disk_after_loading(folder: &Path, logical: &LogicalPlan, limit: usize) -> (u64, u64) {
+    let memory = StateMemory::new(limit, std::env::temp_dir());
+    let directory = StateDirectory::open(&folder.into(), Durability::ProcessCrash).unwrap();
+    let load = |name: &str| {
+        let options = QueryOptions {
+            name: name.to_owned(),
+            key_partitions: 7,
+            state_memory: Arc::clone(&memory),
+            ..QueryOptions::default()
+        };
+        let planned = as_process(PlannedQuery::plan(logical, options)).unwrap();
+        planned.keep_in(&directory, CheckpointPolicy::default(), Misfit::Refuse).unwrap()
+    };
+    let _one = load("one");
+    let after_one = memory.disk_bytes();
+    let _other = load("other");
+    (after_one, memory.disk_bytes())
+}
+
+#[test]
+fn queries_that_are_loaded_one_after_another_share_the_memory() {
+    let job = replayable(5).remove(1);
+    let logical = as_process(job.logical());
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["one", "other"] {
+        let (sender, stop) = watch::channel(false);
+        let mut sink = LedgerSink::new(Ledger::default(), None, Some((3, End::Stop(sender))));
+        let pace = Pace { split_rows: 4, batch_rows: 9, checkpoint_epochs: 1, replay_rows: 1 << 20 };
+        let directory = StateDirectory::open(&folder.path().into(), Durability::ProcessCrash).unwrap();
+        let member = Member { name, job: &job, logical: &logical, sink: &mut sink };
+        let ended = as_process(run_together(vec![member], &directory, pace, stop)).unwrap().remove(0).unwrap();
+        assert!(ended.was_stopped);
+    }
+    // The least power of two that one fits into is too little for two.
+    let loaded = |power: u32| disk_after_loading(folder.path(), &logical, 1 << power);
+    let (after_one, after_both) = (6..30).map(loaded).find(|(after_one, _)| *after_one == 0).unwrap();
+    assert_eq!(after_one, 0);
+    assert!(after_both > 0);
 }
