@@ -11,7 +11,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::nodes::SlotExec;
 use crate::time::Span;
-use crate::window::WindowSpec;
+use crate::window::{Contents, WindowSpec};
 
 /// The column that holds the first point of a row's window.
 pub const WINDOW_START: &str = "window_start";
@@ -137,7 +137,8 @@ impl Input {
 /// A leaf of a streaming plan: a stream or windowed view, seen through a window or as its endless rows.
 ///
 /// A windowed leaf has the columns of its input and then `window_start` and `window_end`
-/// (`Timestamp(Nanosecond)`, not null); input columns of those two names are hidden by them.
+/// (`Timestamp(Nanosecond)`, not null); input columns of those two names are hidden by them. A window of the latest
+/// rows has no start, and `window_end` only.
 /// Two leaves with the same input and window are the same relation.
 ///
 /// DataFusion compares table scans by name only: scan every leaf under [`StreamTable::scan_name`], or two windows
@@ -146,6 +147,7 @@ impl Input {
 pub struct StreamTable {
     input: Input,
     window: Option<WindowSpec>,
+    keys: Vec<usize>,
     columns: Vec<usize>,
     has_order_columns: bool,
     schema: SchemaRef,
@@ -154,7 +156,11 @@ pub struct StreamTable {
 impl StreamTable {
     /// The leaf for `input` seen through `window`, or for its endless rows.
     pub fn new(input: Input, window: Option<WindowSpec>) -> Self {
-        let bounds = if window.is_some() { [WINDOW_START, WINDOW_END].as_slice() } else { &[] };
+        let bounds = match &window {
+            None => [].as_slice(),
+            Some(window) if window.is_latest() => &[WINDOW_END],
+            Some(_) => &[WINDOW_START, WINDOW_END],
+        };
         let source = input.schema();
         let (columns, mut fields): (Vec<_>, Vec<_>) = source
             .fields()
@@ -166,7 +172,21 @@ impl StreamTable {
         for name in bounds {
             fields.push(Arc::new(Field::new(*name, DataType::Timestamp(TimeUnit::Nanosecond, None), false)));
         }
-        Self { input, window, columns, has_order_columns: false, schema: Arc::new(Schema::new(fields)) }
+        let schema = Arc::new(Schema::new(fields));
+        Self { input, window, keys: Vec::new(), columns, has_order_columns: false, schema }
+    }
+
+    /// The same leaf with the input's columns whose values its window keeps apart: the keys of the latest rows, or of
+    /// sessions.
+    #[must_use]
+    pub fn keyed_by(mut self, keys: Vec<usize>) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// The input's columns whose values its window keeps apart.
+    pub fn keys(&self) -> &[usize] {
+        &self.keys
     }
 
     /// The same leaf with the position of each row as two more columns at its end.
@@ -202,17 +222,34 @@ impl StreamTable {
     pub fn scan_name(&self) -> String {
         match &self.window {
             None => self.input.name().to_owned(),
-            Some(window) => {
-                let mut name = format!("{}[range {} slide {}", self.input.name(), window.range(), window.slide());
-                if window.offset().0 != 0 {
-                    name.push_str(&format!(" offset {}", window.offset()));
-                }
-                if window.is_closed_right() {
-                    name.push_str(" closed right");
-                }
-                name + "]"
-            }
+            Some(window) => format!("{}[{}]", self.input.name(), self.window_text(window)),
         }
+    }
+
+    fn window_text(&self, window: &WindowSpec) -> String {
+        let mut parts = Vec::new();
+        if !self.keys.is_empty() {
+            let schema = self.input.schema();
+            let names = self.keys.iter().filter_map(|key| Some(schema.fields().get(*key)?.name().as_str()));
+            parts.push(format!("partition by {}", names.collect::<Vec<_>>().join(", ")));
+        }
+        let (range, slide) = (window.range(), window.slide());
+        match window.contents() {
+            Contents::Sliding if *window == WindowSpec::now() => parts.push("now".to_owned()),
+            Contents::Sliding if window.is_by_row() => parts.push(format!("range {range}")),
+            Contents::Sliding => parts.push(format!("range {range} slide {slide}")),
+            Contents::Cumulating => parts.push(format!("cumulate step {slide} size {range}")),
+            Contents::Session => parts.push(format!("session gap {range}")),
+            Contents::Latest(rows) if window.is_by_row() => parts.push(format!("rows {rows}")),
+            Contents::Latest(rows) => parts.push(format!("rows {rows} slide {slide}")),
+        }
+        if window.offset().0 != 0 {
+            parts.push(format!("offset {}", window.offset()));
+        }
+        if window.is_closed_right() && !window.is_by_row() {
+            parts.push("closed right".to_owned());
+        }
+        parts.join(" ")
     }
 }
 

@@ -13,6 +13,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{JoinType, Result as DataFusionResult};
 use datafusion::logical_expr::{Distinct, Join, LogicalPlan};
 use millstream_engine::plan::StreamTable;
+use millstream_engine::window::Contents;
 
 use crate::error::{Error, Result};
 use crate::repeatable::check_repeatable;
@@ -43,6 +44,13 @@ pub(crate) fn check(plan: &LogicalPlan, query: &ParsedQuery) -> Result<bool> {
     check_repeatable(plan, query)?;
     let unbounded = leaves.iter().find(|leaf| leaf.window().is_none());
     let windowed = leaves.iter().find(|leaf| leaf.window().is_some());
+    let is_session = |leaf: &&StreamTable| leaf.window().is_some_and(|w| w.contents() == Contents::Session);
+    if let (Some(session), true) = (leaves.iter().find(is_session), leaves.len() > 1) {
+        let name = session.input().name();
+        let error = Error::unsupported(format!("a join with the sessions of \"{name}\""), "");
+        let hint = "make the sessions a view, and give the view a window: v [Range 5 minutes, Slide 1 minute]";
+        return Err(error.hint(hint).at(query.find(&["session"])));
+    }
     match (unbounded, windowed) {
         (None, _) => {}
         (Some(_), None) => {

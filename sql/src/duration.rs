@@ -35,7 +35,7 @@ const CALENDAR_UNITS: [(&[&str], &str, &str); 3] = [
 ];
 
 /// Words that may follow a number of seconds without being its unit.
-const FOLLOWERS: [&str; 8] = ["range", "slide", "offset", "closed", "on", "rows", "idle", "max"];
+const FOLLOWERS: [&str; 9] = ["range", "slide", "offset", "closed", "on", "rows", "partition", "idle", "max"];
 
 /// Reads a duration as it stands in a setting or on a command line: `100 ms`, `5 minutes`; a bare number is seconds.
 ///

@@ -31,7 +31,10 @@ use crate::error::{Error, Result, location};
 use crate::plan_error::planning_error;
 use crate::rewrite::WINDOW_ARGUMENT;
 use crate::statement::ParsedQuery;
-use crate::window::WindowClause;
+use crate::suggest::{list, nearest};
+use crate::window::{ColumnName, WindowClause};
+
+const TABLE_FUNCTIONS: &str = "the table functions are TUMBLE, HOP, CUMULATE and SESSION";
 
 /// How deep views may read views.
 const MAX_VIEW_DEPTH: usize = 32;
@@ -121,6 +124,10 @@ impl Names {
 
     /// A relation seen through a window.
     fn windowed(&self, name: &str, clause: &WindowClause) -> Result<StreamTable> {
+        if let (None, Relation::View(_)) = (&clause.spec, self.catalog.expect_relation(name)?) {
+            let error = Error::new(format!("\"{name}\" is a view, and is read as a whole without a window"));
+            return Err(error.hint("leave the bracket out").at(clause.location));
+        }
         let input = match self.catalog.expect_relation(name)? {
             Relation::Stream(stream) => {
                 let event_time = stream.event_time.and_then(|rule| stream.schema.fields().get(rule.column));
@@ -137,7 +144,27 @@ impl Names {
                 Input::View(Arc::new(self.windowed_view(view, clause)?))
             }
         };
-        Ok(StreamTable::new(input, Some(clause.spec)))
+        let keys = self.keys(name, &input, clause)?;
+        Ok(StreamTable::new(input, clause.spec).keyed_by(keys))
+    }
+
+    /// The columns that a window keeps apart, by their place in its input.
+    fn keys(&self, name: &str, input: &Input, clause: &WindowClause) -> Result<Vec<usize>> {
+        let schema = input.schema();
+        let key = |(column, place): &ColumnName| {
+            let position = schema.fields().iter().position(|field| field.name() == column);
+            position.ok_or_else(|| {
+                let error = Error::new(format!("\"{name}\" has no column \"{column}\" to keep rows apart by"));
+                let names = schema.fields().iter().map(|field| self.catalog.spelling(field.name()));
+                let names = names.collect::<Vec<_>>();
+                let hint = match nearest(column, names.iter().copied()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("it has {}", list(&names, "and")),
+                };
+                error.hint(hint).at(*place)
+            })
+        };
+        clause.keys.iter().map(key).collect()
     }
 
     /// A view that has windows of its own, and so an event time.
@@ -196,7 +223,7 @@ impl RelationPlanner for Names {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
         let Some(clause) = window_number(args).and_then(|number| self.windows.get(number)) else {
-            let error = Error::unsupported(format!("the table function {name}"), "TUMBLE and HOP work");
+            let error = Error::unsupported(format!("the table function {name}"), TABLE_FUNCTIONS);
             return Err(external(error.at(place(name))));
         };
         let table = context.object_name_to_table_reference(name.clone())?;
@@ -270,7 +297,7 @@ impl ContextProvider for Scope {
     }
 
     fn get_table_function_source(&self, name: &str, _args: Vec<Expr>) -> DataFusionResult<Arc<dyn TableSource>> {
-        let error = Error::unsupported(format!("the table function {name}"), "TUMBLE and HOP work");
+        let error = Error::unsupported(format!("the table function {name}"), TABLE_FUNCTIONS);
         Err(external(error))
     }
 

@@ -1,5 +1,6 @@
-//! The standard's window table functions: `TUMBLE(TABLE t, DESCRIPTOR(ts), size)` and
-//! `HOP(TABLE t, DESCRIPTOR(ts), slide, size)`, each with an optional offset.
+//! The standard's window table functions: `TUMBLE(TABLE t, DESCRIPTOR(ts), size)`,
+//! `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` and `CUMULATE(TABLE t, DESCRIPTOR(ts), step, size)`, each with an
+//! optional offset, and `SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap)`.
 //!
 //! Arguments may be named, and `TABLE` and `DESCRIPTOR` left out as RisingWave has it.
 
@@ -10,7 +11,7 @@ use millstream_engine::time::Span;
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result};
 use crate::token::{Cursor, fold, is_word};
-use crate::window::{WindowClause, window_spec};
+use crate::window::{ColumnName, WindowClause, cumulating_window, session_window, window_spec};
 
 /// A window table function that was called.
 #[derive(Debug)]
@@ -25,12 +26,15 @@ pub(crate) struct TableFunction {
 enum Kind {
     Tumble,
     Hop,
+    Cumulate,
+    Session,
 }
 
 #[derive(Debug, Default)]
 struct Arguments {
     relation: Vec<TokenWithSpan>,
-    time_column: Option<(String, Option<Location>)>,
+    keys: Vec<ColumnName>,
+    time_column: Option<ColumnName>,
     slide: Option<(Span, Option<Location>)>,
     size: Option<Span>,
     offset: Option<Span>,
@@ -42,6 +46,8 @@ impl Kind {
         match self {
             Self::Tumble => &["data", "timecol", "size", "offset"],
             Self::Hop => &["data", "timecol", "slide", "size", "offset"],
+            Self::Cumulate => &["data", "timecol", "step", "size", "offset"],
+            Self::Session => &["data", "timecol", "gap"],
         }
     }
 
@@ -51,6 +57,10 @@ impl Kind {
             Self::Hop => {
                 "write HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE): slide, then size"
             }
+            Self::Cumulate => {
+                "write CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE, INTERVAL '1' HOUR): step, then size"
+            }
+            Self::Session => "write SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '5' MINUTE)",
         }
     }
 }
@@ -71,9 +81,11 @@ pub(crate) fn parse_table_function(cursor: &mut Cursor<'_>, parameters: &Paramet
         Kind::Tumble
     } else if cursor.eat_word("hop") {
         Kind::Hop
+    } else if cursor.eat_word("cumulate") {
+        Kind::Cumulate
     } else {
-        let error = Error::unsupported(format!("the window function {}", cursor.peek()), "TUMBLE and HOP work");
-        return Err(error.at(location));
+        cursor.expect_word("session")?;
+        Kind::Session
     };
     cursor.expect(&Token::LParen)?;
     let mut arguments = Arguments::default();
@@ -95,13 +107,19 @@ fn parse_argument(
     arguments: &mut Arguments,
 ) -> Result<()> {
     match argument_name(cursor, kind, position, arguments)? {
-        "data" => arguments.relation = parse_relation(cursor, kind)?,
+        "data" => (arguments.relation, arguments.keys) = parse_relation(cursor, kind)?,
         "timecol" => arguments.time_column = Some(parse_time_column(cursor)?),
-        "slide" => {
+        // A key in its place, as some have it: SESSION(TABLE t, DESCRIPTOR(ts), DESCRIPTOR(k), gap).
+        "gap" if arguments.keys.is_empty() && cursor.at_word("descriptor") => {
+            arguments.keys = vec![parse_time_column(cursor)?];
+            cursor.expect(&Token::Comma)?;
+            arguments.size = Some(parse_duration(cursor, Some(parameters))?);
+        }
+        "slide" | "step" => {
             let place = cursor.location();
             arguments.slide = Some((parse_duration(cursor, Some(parameters))?, place));
         }
-        "size" => arguments.size = Some(parse_duration(cursor, Some(parameters))?),
+        "size" | "gap" => arguments.size = Some(parse_duration(cursor, Some(parameters))?),
         _ => arguments.offset = Some(parse_duration(cursor, Some(parameters))?),
     }
     Ok(())
@@ -126,8 +144,8 @@ fn argument_name(
     names.get(position).copied().ok_or_else(|| cursor.expected("\")\"").hint(kind.example()))
 }
 
-/// `TABLE t` or `t`, as tokens.
-fn parse_relation(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Vec<TokenWithSpan>> {
+/// `TABLE t` or `t`, as tokens, and the columns of PARTITION BY.
+fn parse_relation(cursor: &mut Cursor<'_>, kind: Kind) -> Result<(Vec<TokenWithSpan>, Vec<ColumnName>)> {
     if is_word(cursor.peek(), "table") && matches!(cursor.peek_nth(1), Token::Word(_)) {
         cursor.next();
     }
@@ -138,16 +156,46 @@ fn parse_relation(cursor: &mut Cursor<'_>, kind: Kind) -> Result<Vec<TokenWithSp
         return Err(Error::unsupported("a window over a subquery", hint).at(cursor.location()));
     }
     cursor.expect_object_name("a stream").map_err(|error| error.hint(kind.example()))?;
-    if cursor.at_word("partition") {
-        let hint = "leave PARTITION BY out: groups come from GROUP BY";
-        return Err(Error::unsupported("PARTITION BY in a window function", hint).at(cursor.location()));
-    }
     let taken = before.saturating_sub(cursor.rest().len());
-    Ok(start.get(..taken).unwrap_or_default().to_vec())
+    let relation = start.get(..taken).unwrap_or_default().to_vec();
+    let place = cursor.location();
+    if !cursor.eat_words(&["partition", "by"]) {
+        return Ok((relation, Vec::new()));
+    }
+    if kind != Kind::Session {
+        let error = Error::new("only SESSION keeps the values of a PARTITION BY apart");
+        return Err(error.hint("leave PARTITION BY out: groups come from GROUP BY").at(place));
+    }
+    let is_wrapped = cursor.eat(&Token::LParen);
+    let mut keys = vec![parse_key(cursor)?];
+    // Behind a comma stands the next argument, unless it is a column and another comma follows before it.
+    while *cursor.peek() == Token::Comma && (is_wrapped || !starts_argument(cursor)) {
+        cursor.next();
+        keys.push(parse_key(cursor)?);
+    }
+    if is_wrapped {
+        cursor.expect(&Token::RParen)?;
+    }
+    Ok((relation, keys))
+}
+
+fn parse_key(cursor: &mut Cursor<'_>) -> Result<ColumnName> {
+    let place = cursor.location();
+    Ok((fold(cursor.expect_name("a column")?), place))
+}
+
+/// Whether the comma that is next ends the keys: DESCRIPTOR or a named argument follows, or no DESCRIPTOR to come
+/// would tell where keys end.
+fn starts_argument(cursor: &Cursor<'_>) -> bool {
+    let rest = cursor.rest();
+    let comes = rest
+        .windows(2)
+        .any(|pair| matches!(pair, [comma, name] if comma.token == Token::Comma && is_word(&name.token, "descriptor")));
+    !comes || is_word(cursor.peek_nth(1), "descriptor") || *cursor.peek_nth(2) == Token::RArrow
 }
 
 /// `DESCRIPTOR(ts)` or `ts`.
-fn parse_time_column(cursor: &mut Cursor<'_>) -> Result<(String, Option<Location>)> {
+fn parse_time_column(cursor: &mut Cursor<'_>) -> Result<ColumnName> {
     let wrapped = *cursor.peek_nth(1) == Token::LParen && cursor.eat_word("descriptor");
     if wrapped {
         cursor.expect(&Token::LParen)?;
@@ -167,19 +215,29 @@ impl Arguments {
             return Err(missing("DATA"));
         }
         let time_column = self.time_column.ok_or_else(|| missing("TIMECOL"))?;
-        let size = self.size.ok_or_else(|| missing("SIZE"))?;
+        let size = self.size.ok_or_else(|| missing(if kind == Kind::Session { "GAP" } else { "SIZE" }))?;
+        if kind == Kind::Session {
+            let clause = session_window(size, self.keys, Some(time_column), location)?;
+            return Ok(TableFunction { relation: self.relation, clause });
+        }
         let (slide, place) = match (kind, self.slide) {
-            (Kind::Tumble, _) => (size, location),
-            (Kind::Hop, Some(slide)) => slide,
+            (Kind::Tumble | Kind::Session, _) => (size, location),
+            (Kind::Hop | Kind::Cumulate, Some(slide)) => slide,
             (Kind::Hop, None) => return Err(missing("SLIDE")),
+            (Kind::Cumulate, None) => return Err(missing("STEP")),
         };
+        if kind == Kind::Cumulate {
+            let spec = Some(cumulating_window(slide, size, self.offset, place)?);
+            let clause = WindowClause { spec, keys: Vec::new(), time_column: Some(time_column), location };
+            return Ok(TableFunction { relation: self.relation, clause });
+        }
         if slide > size && !self.is_named {
             let message = format!("HOP slides by {slide} over windows of {size}: did you swap slide and size?");
             let hint = format!("the slide comes first: {size}, then {slide}; or name them: SLIDE => …, SIZE => …");
             return Err(Error::new(message).hint(hint).at(place));
         }
-        let spec = window_spec(size, slide, self.offset, location)?;
-        let clause = WindowClause { spec, time_column: Some(time_column), location };
+        let spec = Some(window_spec(size, slide, self.offset, location)?);
+        let clause = WindowClause { spec, keys: Vec::new(), time_column: Some(time_column), location };
         Ok(TableFunction { relation: self.relation, clause })
     }
 }

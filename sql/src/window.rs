@@ -1,6 +1,12 @@
 //! The window of a relation in a query: `T [Range 5 minutes, Slide 1 minute]`, `TUMBLE(…)` and `HOP(…)`.
 //!
 //! The spellings differ, the meaning does not: each becomes a [`WindowClause`].
+//!
+//! ```text
+//! [Range R, Slide S]  [Range R]  [Range Unbounded]  [Now]
+//! [Rows n]  [Rows n, Slide S]  [Partition By k, … Rows n]  [Partition By k, … Rows n, Slide S]
+//! [Session Gap g]  [Session Gap g Partition By k, …]
+//! ```
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_engine::plan::Location;
@@ -9,17 +15,24 @@ use millstream_engine::window::WindowSpec;
 
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result};
-use crate::token::{Cursor, fold};
+use crate::token::{Cursor, fold, is_word};
 
 const EXAMPLE: &str = "write for example [Range 5 minutes, Slide 1 minute]";
+const LATEST_EXAMPLE: &str = "write for example [Partition By szcode Rows 1, Slide 1 minute]";
+const SESSION_EXAMPLE: &str = "write for example [Session Gap 5 minutes Partition By user]";
+
+/// A column as named in a window, and its place.
+pub(crate) type ColumnName = (String, Option<Location>);
 
 /// A window as written, with the column it names as its time, if it names one.
 #[derive(Debug, Clone)]
 pub(crate) struct WindowClause {
-    /// The window itself.
-    pub(crate) spec: WindowSpec,
+    /// The window itself; none for all rows of an endless stream.
+    pub(crate) spec: Option<WindowSpec>,
+    /// The columns whose values it keeps apart.
+    pub(crate) keys: Vec<ColumnName>,
     /// The column of `DESCRIPTOR(…)` or `ON …` and its place.
-    pub(crate) time_column: Option<(String, Option<Location>)>,
+    pub(crate) time_column: Option<ColumnName>,
     /// Where the clause starts.
     pub(crate) location: Option<Location>,
 }
@@ -29,12 +42,17 @@ pub(crate) struct WindowClause {
 struct Bracket {
     range: Option<Span>,
     slide: Option<Span>,
+    gap: Option<Span>,
+    rows: Option<u64>,
     offset: Option<Span>,
     closed_right: Option<bool>,
-    time_column: Option<(String, Option<Location>)>,
+    is_now: bool,
+    is_unbounded: bool,
+    keys: Vec<ColumnName>,
+    time_column: Option<ColumnName>,
 }
 
-/// Reads `[Range R, Slide S]` at the cursor.
+/// Reads a window in brackets at the cursor.
 ///
 /// # Errors
 /// The bracket is not a window, or one that does nothing yet.
@@ -47,16 +65,99 @@ pub(crate) fn parse_bracket(cursor: &mut Cursor<'_>, parameters: &Parameters) ->
             parse_part(cursor, parameters, &mut bracket)?;
         }
     }
-    let Some(range) = bracket.range else {
-        return Err(Error::new("the window has no Range").hint(EXAMPLE).at(location));
-    };
-    let Some(slide) = bracket.slide else {
-        let error = Error::unsupported(format!("[Range {range}] without Slide"), EXAMPLE);
-        return Err(error.at(location));
-    };
-    let spec = window_spec(range, slide, bracket.offset, location)?;
-    let spec = if bracket.closed_right == Some(true) { spec.closed_right() } else { spec };
-    Ok(WindowClause { spec, time_column: bracket.time_column, location })
+    let spec = bracket.spec().map_err(|error| error.at(location))?;
+    Ok(WindowClause { spec, keys: bracket.keys, time_column: bracket.time_column, location })
+}
+
+impl Bracket {
+    /// The window that was described.
+    fn spec(&self) -> Result<Option<WindowSpec>> {
+        let kinds = [
+            (self.range.is_some(), "Range"),
+            (self.is_unbounded, "Range Unbounded"),
+            (self.is_now, "Now"),
+            (self.rows.is_some(), "Rows"),
+            (self.gap.is_some(), "Session"),
+        ];
+        let mut given = kinds.into_iter().filter(|(is_given, _)| *is_given).map(|(_, name)| name);
+        let Some(kind) = given.next() else {
+            let hint = if self.keys.is_empty() { EXAMPLE } else { LATEST_EXAMPLE };
+            let what = if self.keys.is_empty() { "Range" } else { "Rows" };
+            return Err(Error::new(format!("the window has no {what}")).hint(hint));
+        };
+        if let Some(other) = given.next() {
+            return Err(Error::new(format!("the window says both {kind} and {other}")).hint(EXAMPLE));
+        }
+        self.refuse_parts(kind)?;
+        let spec = match kind {
+            "Range Unbounded" => return Ok(None),
+            "Now" => WindowSpec::now(),
+            "Rows" => checked(WindowSpec::latest(self.rows.unwrap_or_default(), self.slide))?,
+            "Session" => checked(WindowSpec::session(self.gap.unwrap_or(Span(0))))?,
+            _ => {
+                let range = self.range.unwrap_or(Span(0));
+                match self.slide {
+                    Some(slide) => checked(WindowSpec::new(range, slide))?,
+                    None => checked(WindowSpec::by_row(range))?,
+                }
+            }
+        };
+        let spec = spec.with_offset(self.offset.unwrap_or(Span(0)));
+        Ok(Some(if self.closed_right == Some(true) { spec.closed_right() } else { spec }))
+    }
+
+    /// Refuses parts that a window of this kind cannot have.
+    fn refuse_parts(&self, kind: &str) -> Result<()> {
+        let has_slide = matches!(kind, "Range" | "Rows") && self.slide.is_some();
+        let (part, hint) = if self.slide.is_some() && !matches!(kind, "Range" | "Rows") {
+            ("Slide", EXAMPLE)
+        } else if self.offset.is_some() && !has_slide {
+            ("Offset", "only a window with a Slide has one")
+        } else if self.closed_right == Some(false) && !has_slide {
+            ("Closed Left", "a window at each row holds that row: it is closed on the right")
+        } else if self.closed_right.is_some() && !matches!(kind, "Range" | "Rows") {
+            ("Closed", EXAMPLE)
+        } else if !self.keys.is_empty() && !matches!(kind, "Rows" | "Session") {
+            ("Partition By", "groups come from GROUP BY")
+        } else {
+            return Ok(());
+        };
+        let what =
+            if has_slide || kind != "Range" { format!("[{kind} …]") } else { "[Range …] without Slide".into() };
+        Err(Error::new(format!("a window {what} has no {part}")).hint(hint))
+    }
+}
+
+fn checked(spec: millstream_engine::Result<WindowSpec>) -> Result<WindowSpec> {
+    spec.map_err(|error| Error { hint: error.hint().map(str::to_owned), ..Error::new(error.to_string()) })
+}
+
+/// A session window of the rows of each of `keys`.
+///
+/// # Errors
+/// The gap is not positive.
+pub(crate) fn session_window(
+    gap: Span,
+    keys: Vec<ColumnName>,
+    time_column: Option<ColumnName>,
+    location: Option<Location>,
+) -> Result<WindowClause> {
+    let spec = checked(WindowSpec::session(gap)).map_err(|error| error.hint(SESSION_EXAMPLE).at(location))?;
+    Ok(WindowClause { spec: Some(spec), keys, time_column, location })
+}
+
+/// A window that grows by `step` up to `size` and then begins anew.
+///
+/// # Errors
+/// A length is not positive, or the size no multiple of the step.
+pub(crate) fn cumulating_window(
+    step: Span,
+    size: Span,
+    offset: Option<Span>,
+    location: Option<Location>,
+) -> Result<WindowSpec> {
+    let spec = checked(WindowSpec::cumulating(step, size)).map_err(|error| error.at(location))?;
+    Ok(spec.with_offset(offset.unwrap_or(Span(0))))
 }
 
 /// The window of checked lengths.
@@ -69,25 +170,34 @@ pub(crate) fn window_spec(
     offset: Option<Span>,
     location: Option<Location>,
 ) -> Result<WindowSpec> {
-    let spec = WindowSpec::new(range, slide).map_err(|error| Error {
-        hint: error.hint().map(str::to_owned),
-        ..Error::new(error.to_string()).at(location)
-    })?;
+    let spec = checked(WindowSpec::new(range, slide)).map_err(|error| error.at(location))?;
     Ok(spec.with_offset(offset.unwrap_or(Span(0))))
 }
 
-/// One of `Range R`, `Slide S`, `Offset O`, `Closed Left|Right`, `On column`.
+/// One part of a bracket: `Range R`, `Slide S`, `Rows n`, `Partition By k, …` and so on.
 fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Bracket) -> Result<()> {
-    refuse_other_windows(cursor)?;
     let place = cursor.location();
     let (part, twice) = if cursor.eat_word("range") {
-        if cursor.at_word("unbounded") {
-            let hint = "leave the bracket out to read the whole stream";
-            return Err(Error::unsupported("[Range Unbounded]", hint).at(cursor.location()));
+        if cursor.eat_word("unbounded") {
+            ("Range", std::mem::replace(&mut bracket.is_unbounded, true))
+        } else {
+            ("Range", bracket.range.replace(parse_duration(cursor, Some(parameters))?).is_some())
         }
-        ("Range", bracket.range.replace(parse_duration(cursor, Some(parameters))?).is_some())
     } else if cursor.eat_word("slide") {
+        if bracket.rows.is_some() && is_count(cursor) {
+            let hint = "write a duration: [Rows 100, Slide 10 seconds]; or [Rows 100] for a window at each row";
+            return Err(Error::unsupported("a Slide counted in rows", hint).at(cursor.location()));
+        }
         ("Slide", bracket.slide.replace(parse_duration(cursor, Some(parameters))?).is_some())
+    } else if cursor.eat_word("rows") {
+        ("Rows", bracket.rows.replace(parse_rows(cursor, parameters)?).is_some())
+    } else if cursor.eat_word("now") {
+        ("Now", std::mem::replace(&mut bracket.is_now, true))
+    } else if cursor.eat_word("session") {
+        cursor.eat_word("gap");
+        ("Session", bracket.gap.replace(parse_duration(cursor, Some(parameters))?).is_some())
+    } else if cursor.eat_words(&["partition", "by"]) {
+        ("Partition By", !std::mem::replace(&mut bracket.keys, parse_columns(cursor)?).is_empty())
     } else if cursor.eat_word("offset") {
         ("Offset", bracket.offset.replace(parse_duration(cursor, Some(parameters))?).is_some())
     } else if cursor.eat_word("closed") {
@@ -97,12 +207,52 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
         let column = fold(cursor.expect_name("the stream's watermark column")?);
         ("On", bracket.time_column.replace((column, place)).is_some())
     } else {
-        return Err(cursor.expected("Range, Slide, Offset, Closed or \"]\"").hint(EXAMPLE));
+        let expected = "Range, Rows, Partition By, Now, Session, Slide, Offset, Closed, On or \"]\"";
+        return Err(cursor.expected(expected).hint(EXAMPLE));
     };
     if twice {
         return Err(Error::new(format!("the window says {part} twice")).hint(EXAMPLE).at(place));
     }
     Ok(())
+}
+
+/// Whether a bare number is next, without a unit of time.
+fn is_count(cursor: &Cursor<'_>) -> bool {
+    matches!(cursor.peek(), Token::Number(..)) && matches!(cursor.peek_nth(1), Token::RBracket | Token::Comma)
+}
+
+/// The number of rows; also the name of a parameter that is bound to one.
+fn parse_rows(cursor: &mut Cursor<'_>, parameters: &Parameters) -> Result<u64> {
+    let place = cursor.location();
+    let text = match cursor.peek() {
+        Token::Number(digits, _) => digits.clone(),
+        Token::Word(word) => match parameters.get(&word.value.to_lowercase()) {
+            Some(value) => value.clone(),
+            None => return Err(cursor.expected("a number of rows").hint("write for example [Rows 100]")),
+        },
+        _ => return Err(cursor.expected("a number of rows").hint("write for example [Rows 100]")),
+    };
+    cursor.next();
+    match text.trim().parse() {
+        Ok(rows) if rows > 0 => Ok(rows),
+        _ => Err(Error::new(format!("a window of {text} rows")).hint("write for example [Rows 100]").at(place)),
+    }
+}
+
+/// Names separated by commas.
+pub(crate) fn parse_columns(cursor: &mut Cursor<'_>) -> Result<Vec<ColumnName>> {
+    let mut columns = Vec::new();
+    loop {
+        let place = cursor.location();
+        columns.push((fold(cursor.expect_name("a column")?), place));
+        let next = cursor.peek_nth(1);
+        let names_part = ["rows", "slide", "offset", "on", "closed"].iter().any(|word| is_word(next, word));
+        // A comma may also stand before the next part: `Partition By k, Rows 1`.
+        if *cursor.peek() != Token::Comma || names_part || !matches!(next, Token::Word(_)) {
+            return Ok(columns);
+        }
+        cursor.next();
+    }
 }
 
 /// Whether `Closed` is followed by `Right`.
@@ -113,20 +263,5 @@ fn parse_side(cursor: &mut Cursor<'_>) -> Result<bool> {
         Ok(false)
     } else {
         Err(cursor.expected("LEFT or RIGHT"))
-    }
-}
-
-/// Windows of the wider dialect that do nothing yet.
-fn refuse_other_windows(cursor: &Cursor<'_>) -> Result<()> {
-    let others = [
-        ("rows", "[Rows n]"),
-        ("now", "[Now]"),
-        ("unbounded", "[Unbounded]"),
-        ("partition", "[Partition By …]"),
-        ("session", "[Session …]"),
-    ];
-    match others.into_iter().find(|(word, _)| cursor.at_word(word)) {
-        Some((_, name)) => Err(Error::unsupported(format!("the window {name}"), EXAMPLE).at(cursor.location())),
-        None => Ok(()),
     }
 }

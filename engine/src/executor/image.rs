@@ -8,11 +8,14 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use crate::checkpoint::{LeafImage, PaneEntry, PaneTag, StageImage};
 use crate::error::{Error, Result};
 use crate::executor::held::State;
+use crate::executor::leaf::LeafState;
 use crate::executor::shard::Shard;
 use crate::executor::stage::Stage;
 use crate::plan::{Input, StreamDefinition};
-use crate::program::Shape;
+use crate::program::{InputPlan, Kept, Shape};
 use crate::state::{Batches, PaneStore};
+use crate::time::EventTime;
+use crate::window::Pane;
 
 impl Stage {
     /// What this stage and its views hold, views first; the entries are those that changed since the last call.
@@ -46,8 +49,7 @@ impl Stage {
     pub(crate) fn forget_images(&mut self) {
         self.views.iter_mut().for_each(|view| view.stage.forget_images());
         match &mut self.state {
-            State::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.panes().forget_image()),
-            State::Rows { stores, .. } => stores.iter_mut().for_each(PaneStore::forget_image),
+            State::Windows { leaves, .. } => leaves.iter_mut().for_each(LeafState::forget_image),
             State::Unbounded { state, .. } => state.partitions().forget_image(),
             State::Stateless { .. } | State::Finite { .. } => {}
         }
@@ -105,14 +107,12 @@ impl Stage {
             push_line(&mut text, &format!("scan {}", input.table().scan_name()));
             input.head.display().iter().for_each(|line| push_line(&mut text, line));
         }
-        let plan = match &self.program.shape {
-            Shape::Aggregate(plans) => format!("state by pane\n{}", plans.display()[0]),
-            Shape::Unbounded(plans) => format!("state of all groups\n{}", plans.display()[0]),
-            Shape::Rows(_) => "state of rows\n".to_owned(),
-            Shape::Stateless(_) => "no state\n".to_owned(),
-            Shape::Finite(plan) => plan.display(),
-        };
-        text.push_str(&plan);
+        match &self.program.shape {
+            Shape::Windows(_) => self.program.inputs.iter().for_each(|input| text.push_str(&kept_text(&input.keeps))),
+            Shape::Unbounded(plans, _) => text.push_str(&format!("state of all groups\n{}", plans.display()[0])),
+            Shape::Stateless(_) => text.push_str("no state\n"),
+            Shape::Finite(plan) => text.push_str(&plan.display()),
+        }
         for schema in self.state_schemas()? {
             push_line(&mut text, &columns(&schema));
         }
@@ -121,12 +121,20 @@ impl Stage {
 
     /// The columns of each leaf's state.
     fn state_schemas(&self) -> Result<Vec<SchemaRef>> {
-        let inputs = self.program.inputs.iter();
         match &self.program.shape {
-            Shape::Aggregate(plans) | Shape::Unbounded(plans) => Ok(inputs.map(|_| plans.state_schema()).collect()),
-            Shape::Rows(_) => inputs.map(|input| input.kept_schema()).collect(),
+            Shape::Windows(_) | Shape::Unbounded(..) => {
+                self.program.inputs.iter().map(InputPlan::state_schema).collect()
+            }
             Shape::Stateless(_) | Shape::Finite(_) => Ok(Vec::new()),
         }
+    }
+}
+
+/// What the panes of a leaf keep, in words.
+fn kept_text(kept: &Kept) -> String {
+    match kept {
+        Kept::Aggregate(plans) => format!("state by pane\n{}", plans.display()[0]),
+        Kept::Rows => "state of rows\n".to_owned(),
     }
 }
 
@@ -171,12 +179,7 @@ impl State {
     /// What each leaf holds, so far as the state knows it.
     fn image(&mut self, key_partitions: u32) -> Vec<LeafImage> {
         match self {
-            Self::Aggregate { shards, router, .. } => {
-                vec![LeafImage { key_columns: router.key_columns, key_partitions, ..shards_image(shards) }]
-            }
-            Self::Rows { stores, .. } => {
-                stores.iter_mut().map(|store| LeafImage { key_partitions, ..store_image(store) }).collect()
-            }
+            Self::Windows { leaves, .. } => leaves.iter_mut().map(|leaf| leaf.image(key_partitions)).collect(),
             Self::Unbounded { state, .. } => {
                 let key_columns = state.router().key_columns;
                 vec![LeafImage { key_columns, key_partitions, ..store_image(state.partitions()) }]
@@ -188,17 +191,57 @@ impl State {
     fn put_back(&mut self, leaf: usize, entries: Vec<PaneEntry>) -> Result<()> {
         for PaneEntry { pane, tag, state: batches } in entries {
             match self {
-                Self::Aggregate { shards, .. } => {
-                    let shard = shards.first_mut().ok_or_else(|| Error::internal("an aggregate has no shard"))?;
-                    shard.put(pane, tag, batches);
-                }
-                Self::Rows { stores, .. } => {
-                    let store = stores.get_mut(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
-                    store.put(pane, tag, batches);
+                Self::Windows { leaves, .. } => {
+                    let leaf = leaves.get_mut(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
+                    leaf.put_back(pane, tag, batches)?;
                 }
                 Self::Unbounded { state, .. } => state.partitions().put(pane, tag, batches),
                 Self::Stateless { .. } | Self::Finite { .. } => {
                     return Err(Error::internal("a query without state was given some"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LeafState {
+    fn image(&mut self, key_partitions: u32) -> LeafImage {
+        match self {
+            Self::Aggregate { shards, router, .. } => {
+                LeafImage { key_columns: router.key_columns, key_partitions, ..shards_image(shards) }
+            }
+            Self::Rows(_) | Self::Latest(_) | Self::Sessions(_) => {
+                let image = self.store().map(store_image).unwrap_or_default();
+                LeafImage { key_partitions, ..image }
+            }
+        }
+    }
+
+    fn forget_image(&mut self) {
+        match self {
+            Self::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.panes().forget_image()),
+            Self::Rows(_) | Self::Latest(_) | Self::Sessions(_) => {
+                if let Some(store) = self.store() {
+                    store.forget_image();
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, pane: Pane, tag: EventTime, batches: Batches) -> Result<()> {
+        match self {
+            Self::Aggregate { shards, .. } => {
+                let shard = shards.first_mut().ok_or_else(|| Error::internal("an aggregate has no shard"))?;
+                shard.put(pane, tag, batches);
+            }
+            Self::Sessions(sessions) => {
+                sessions.note(&batches.read()?)?;
+                sessions.panes().put(pane, tag, batches);
+            }
+            Self::Rows(_) | Self::Latest(_) => {
+                if let Some(store) = self.store() {
+                    store.put(pane, tag, batches);
                 }
             }
         }

@@ -3,6 +3,10 @@
 mod assign;
 mod held;
 mod image;
+mod latest;
+mod leaf;
+mod row_keys;
+mod sessions;
 mod shard;
 mod stage;
 mod unbounded;

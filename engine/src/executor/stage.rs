@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
 use crate::executor::held::{State, blocking};
+use crate::executor::leaf::LeafState;
 use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
 use crate::executor::view::view_block;
 use crate::ingest::Block;
@@ -22,12 +23,15 @@ use crate::plan::Input;
 use crate::program::{Explanation, Program, Shape};
 use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
-use crate::window::WindowSpec;
+use crate::window::{Contents, WindowSpec};
 
 /// Instants evaluated together; bounds the results held in memory when many windows close at once.
 const INSTANTS_AT_ONCE: usize = 32;
 /// The same where state is on disk: windows share what is in memory, but read copies of their own of what is not.
 const INSTANTS_AT_ONCE_ON_DISK: usize = 1;
+
+/// The same for sessions: each has few rows, and all open ones are read for the ends of some.
+const SESSION_ENDS_AT_ONCE: usize = 4096;
 
 /// How a stage is run.
 #[derive(Debug, Clone)]
@@ -134,7 +138,7 @@ impl Stage {
                 });
             }
             let windows = program.inputs.iter().filter_map(|leaf| leaf.table().window().copied()).collect::<Vec<_>>();
-            let state = State::new(&program, &windows, &options)?;
+            let state = State::new(&program, &options)?;
             let leaves = program.inputs.len();
             Ok(Self {
                 program: Arc::new(program),
@@ -259,7 +263,7 @@ impl Stage {
             return Ok(Vec::new());
         }
         match &self.state {
-            State::Aggregate { .. } | State::Rows { .. } => self.update_windows(leaf, stream, units).await,
+            State::Windows { .. } => self.update_windows(leaf, stream, units).await,
             State::Unbounded { .. } | State::Stateless { .. } => {
                 self.update_endless(leaf, units).await?;
                 Ok(Vec::new())
@@ -271,7 +275,7 @@ impl Stage {
     async fn update_windows(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
         let deltas = self.in_parallel(units, move |program, unit| {
             let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
-            update(program, input, &unit)
+            update(input, &unit)
         });
         let deltas: Vec<Delta> = deltas.await?;
         let mut late = Vec::new();
@@ -281,7 +285,8 @@ impl Stage {
                 counts.add(&delta.counts);
             }
             late.extend(delta.late.into_iter().map(|(block, missed)| LateRows { stream, block, missed }));
-            if let Some(calendar) = self.calendars.get_mut(leaf) {
+            let notes_panes = self.windows.get(leaf).is_some_and(|window| window.contents() != Contents::Session);
+            if let (true, Some(calendar)) = (notes_panes, self.calendars.get_mut(leaf)) {
                 delta.state.iter().for_each(|((pane, tag), _)| calendar.note(*pane, *tag));
             }
             states.extend(delta.state);
@@ -325,7 +330,7 @@ impl Stage {
             let mut counts = RowCounts::default();
             let rows = head_rows(input, &unit, &mut counts)?;
             let rows = match &program.shape {
-                Shape::Unbounded(plans) => plans.update(rows)?,
+                Shape::Unbounded(plans, _) => plans.update(rows)?,
                 Shape::Stateless(plan) => plan.run(stateless_bindings(program.inputs.len(), leaf, rows))?,
                 _ => return Err(Error::internal("a windowed plan was given endless rows")),
             };
@@ -378,7 +383,7 @@ impl Stage {
                 self.stay_within_memory().await?;
                 Ok(vec![Emission { instant: None, rows }])
             }
-            State::Aggregate { .. } | State::Rows { .. } => self.evaluate_windows(watermark).await,
+            State::Windows { .. } => self.evaluate_windows(watermark).await,
         }
     }
 
@@ -394,8 +399,10 @@ impl Stage {
                 state.absorb(std::mem::take(ready))?;
                 self.stay_within_memory().await?;
             }
-            State::Aggregate { .. } | State::Rows { .. } => {
-                self.evaluated = self.evaluated.max(EventTime(self.output_watermark(watermark).0));
+            State::Windows { .. } => {
+                let limit = EventTime(self.output_watermark(watermark).0);
+                self.state.leaves_mut().iter_mut().try_for_each(|leaf| leaf.pass(limit))?;
+                self.evaluated = self.evaluated.max(limit);
                 self.evict();
             }
         }
@@ -405,7 +412,12 @@ impl Stage {
     async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
         let limit = EventTime(self.output_watermark(watermark).0);
         let mut instants = Vec::new();
-        let at_once = if self.state.is_on_disk() { INSTANTS_AT_ONCE_ON_DISK } else { INSTANTS_AT_ONCE };
+        let is_session = self.windows.iter().any(|window| window.contents() == Contents::Session);
+        let at_once = match (is_session, self.state.is_on_disk()) {
+            (true, _) => SESSION_ENDS_AT_ONCE,
+            (false, true) => INSTANTS_AT_ONCE_ON_DISK,
+            (false, false) => INSTANTS_AT_ONCE,
+        };
         while instants.len() < at_once {
             let Some(instant) = self.next_instant(limit) else { break };
             self.evaluated = instant;
@@ -444,19 +456,30 @@ impl Stage {
 
     /// The next instant after the evaluated ones, up to `limit`, at which some window has rows.
     fn next_instant(&self, limit: EventTime) -> Option<EventTime> {
+        let limit = if limit == EventTime(i64::MAX) { self.last_change()? } else { limit };
         let mut after = self.evaluated;
         loop {
-            let instant = self.windows.iter().map(|window| window.instant_after(after)).min()?;
+            let instant = self.leaves().filter_map(|leaf| leaf.next_own_instant(after)).min()?;
             if instant > limit {
                 return None;
             }
-            let inputs = self.windows.iter().zip(&self.calendars);
-            let present = inputs.filter_map(|(window, calendar)| calendar.next_presence(window, instant)).min()?;
+            let present = self.leaves().filter_map(|leaf| leaf.next_presence(instant)).min()?;
             if present <= instant {
                 return Some(instant);
             }
             after = EventTime(present.0.saturating_sub(1));
         }
+    }
+
+    /// The last time worth evaluating when no more rows come: windows that rows never leave go on for ever.
+    fn last_change(&self) -> Option<EventTime> {
+        self.leaves().filter_map(|leaf| leaf.last_change()).max()
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = LeafClock<'_>> {
+        let held = self.state.leaves();
+        let parts = self.windows.iter().zip(&self.calendars).zip(held);
+        parts.map(|((window, calendar), state)| LeafClock { window, calendar, state })
     }
 
     /// Drops the panes that no instant to come can see.
@@ -465,6 +488,10 @@ impl Stage {
         for (leaf, (window, calendar)) in self.windows.iter().zip(&mut self.calendars).enumerate() {
             if self.evaluated.0 == i64::MIN || self.evaluated.0 >= i64::MAX - 1 {
                 return;
+            }
+            if window.is_latest() {
+                calendar.unite(window.panes_of(window.instant_at_or_before(self.evaluated)).1);
+                continue;
             }
             // A side of a join keeps its last contents until its own next instant.
             let needed = if is_single {
@@ -475,6 +502,40 @@ impl Stage {
             let (first, _) = window.panes_of(needed);
             calendar.evict(first);
             self.state.evict(leaf, first);
+        }
+    }
+}
+
+/// When a leaf has something to show.
+struct LeafClock<'a> {
+    window: &'a WindowSpec,
+    calendar: &'a Calendar,
+    state: &'a LeafState,
+}
+
+impl LeafClock<'_> {
+    /// The first instant of its window after `time`.
+    fn next_own_instant(&self, time: EventTime) -> Option<EventTime> {
+        match self.window.contents() {
+            Contents::Session => self.state.next_session_end(time),
+            _ if self.window.is_by_row() => self.calendar.next_natural(self.window, time),
+            _ => Some(self.window.instant_after(time)),
+        }
+    }
+
+    /// The first time at or after `time` at which it has rows.
+    fn next_presence(&self, time: EventTime) -> Option<EventTime> {
+        match self.window.contents() {
+            Contents::Session => self.state.next_session_end(time.minus(Span(1))),
+            _ => self.calendar.next_presence(self.window, time),
+        }
+    }
+
+    /// The last time at which what it has changes by itself.
+    fn last_change(&self) -> Option<EventTime> {
+        match self.window.contents() {
+            Contents::Session => self.state.last_session_end(),
+            _ => self.calendar.last_change(self.window),
         }
     }
 }

@@ -10,7 +10,8 @@ use datafusion::arrow::row::{RowConverter, Rows, SortField};
 
 use crate::arrays::concat_rows;
 use crate::error::Result;
-use crate::program::AggregatePlans;
+use crate::nodes::{Bindings, SlotId};
+use crate::program::{AggregatePlans, Template};
 use crate::state::{KeyRouter, MemoryShare, PaneStore, StateMemory, byte_size};
 use crate::time::EventTime;
 use crate::window::{Pane, Window};
@@ -23,6 +24,8 @@ const BYTES_AT_ONCE: usize = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct Unbounded {
     plans: Arc<AggregatePlans>,
+    /// The plan above the groups, if there is anything.
+    post: Option<Template>,
     router: KeyRouter,
     /// A pane for each key partition.
     partitions: PaneStore,
@@ -36,10 +39,15 @@ const TAG: EventTime = EventTime(0);
 
 impl Unbounded {
     /// No state; what memory has no room for goes to the files of `memory`.
-    pub(crate) fn new(plans: Arc<AggregatePlans>, partitions: u32, memory: Arc<StateMemory>) -> Self {
+    pub(crate) fn new(
+        plans: Arc<AggregatePlans>,
+        post: Option<Template>,
+        partitions: u32,
+        memory: Arc<StateMemory>,
+    ) -> Self {
         // One shard for each key partition.
         let router = KeyRouter { key_columns: plans.key_columns, partitions, shards: partitions };
-        Self { plans, router, partitions: PaneStore::default(), memory }
+        Self { plans, post, router, partitions: PaneStore::default(), memory }
     }
 
     /// Takes in state rows and gives the result rows that are new or changed.
@@ -102,7 +110,11 @@ impl Unbounded {
     }
 
     fn results(&self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        self.plans.post(self.plans.finish(state, NO_WINDOW)?)
+        let groups = self.plans.finish(state, NO_WINDOW)?;
+        match &self.post {
+            Some(post) => post.run(Bindings::single(SlotId(0), groups)),
+            None => Ok(groups),
+        }
     }
 
     /// The state, a pane for each key partition.

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{BooleanArray, UInt32Array};
-use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::array::{AsArray, BooleanArray, UInt32Array};
+use datafusion::arrow::compute::{filter, filter_record_batch};
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ use crate::arrays::take_rows;
 use crate::error::Result;
 use crate::executor::assign::{Assignment, DROPPED, PaneTag, Slots, assign};
 use crate::ingest::Block;
-use crate::program::{InputPlan, Program, Rows, Shape, SlotState, rows_by_slot};
+use crate::program::{InputPlan, Kept, Rows, SlotState, rows_by_slot};
 use crate::source::Offset;
 use crate::time::Watermark;
 
@@ -64,7 +64,7 @@ impl RowCounts {
 }
 
 /// Runs the update plan of `input` on `unit`.
-pub(crate) fn update(program: &Program, input: &InputPlan, unit: &Unit) -> Result<Delta> {
+pub(crate) fn update(input: &InputPlan, unit: &Unit) -> Result<Delta> {
     let window = input.window()?;
     let mut slots = Slots::default();
     let assigned: Vec<_> = unit.iter().map(|block| (block, assign(block, window, &mut slots))).collect();
@@ -75,9 +75,9 @@ pub(crate) fn update(program: &Program, input: &InputPlan, unit: &Unit) -> Resul
     let runs: usize = assigned.iter().map(|(_, assignment)| assignment.runs.len()).sum();
     let rows: usize = unit.iter().map(|block| block.rows.num_rows()).sum();
     let states = if runs <= 1.max(rows / SLICED_RUN_ROWS) || slots.pairs().len() <= 1 && is_clean(&delta) {
-        sliced(program, input, &assigned, &mut delta.counts)?
+        sliced(input, &assigned, &mut delta.counts)?
     } else {
-        keyed(program, input, &assigned, &mut delta.counts)?
+        keyed(input, &assigned, &mut delta.counts)?
     };
     delta.counts.filtered = delta.counts.read - delta.counts.used - delta.counts.late - delta.counts.outside;
     let pairs = slots.pairs();
@@ -86,7 +86,7 @@ pub(crate) fn update(program: &Program, input: &InputPlan, unit: &Unit) -> Resul
     // A slot whose rows were all filtered out still makes its window one with rows: COUNT(*) over it is 0.
     for pair in pairs {
         if !delta.state.iter().any(|(known, _)| known == pair) {
-            delta.state.push((*pair, program.shape.empty_state()));
+            delta.state.push((*pair, input.keeps.empty_state()));
         }
     }
     Ok(delta)
@@ -110,12 +110,7 @@ impl Delta {
 type Assigned<'a> = [(&'a Arc<Block>, Assignment)];
 
 /// Each slot's rows as slices, through the plain plan.
-fn sliced(
-    program: &Program,
-    input: &InputPlan,
-    assigned: &Assigned<'_>,
-    counts: &mut RowCounts,
-) -> Result<Vec<SlotState>> {
+fn sliced(input: &InputPlan, assigned: &Assigned<'_>, counts: &mut RowCounts) -> Result<Vec<SlotState>> {
     let mut slices = BTreeMap::<u32, Vec<RecordBatch>>::new();
     for (block, assignment) in assigned {
         for run in assignment.runs.iter().filter(|run| run.slot != DROPPED) {
@@ -126,9 +121,9 @@ fn sliced(
     }
     slices
         .into_iter()
-        .map(|(slot, rows)| match &program.shape {
-            Shape::Aggregate(plans) => Ok((slot, plans.update(rows)?)),
-            _ => Ok((slot, rows.iter().map(|rows| Ok(rows.project(&input.kept)?)).collect::<Result<_>>()?)),
+        .map(|(slot, rows)| match &input.keeps {
+            Kept::Aggregate(plans) => Ok((slot, plans.update(rows)?)),
+            Kept::Rows => Ok((slot, rows.iter().map(|rows| Ok(rows.project(&input.kept)?)).collect::<Result<_>>()?)),
         })
         .collect()
 }
@@ -136,18 +131,14 @@ fn sliced(
 fn slice(block: &Block, start: usize, rows: usize) -> Rows {
     Rows {
         batch: block.rows.slice(start, rows),
+        times: block.times.slice(start, rows),
         partition: block.partition,
         first: Offset(block.offsets.start.0 + start as u64),
     }
 }
 
 /// All rows at once with their slot as a key.
-fn keyed(
-    program: &Program,
-    input: &InputPlan,
-    assigned: &Assigned<'_>,
-    counts: &mut RowCounts,
-) -> Result<Vec<SlotState>> {
+fn keyed(input: &InputPlan, assigned: &Assigned<'_>, counts: &mut RowCounts) -> Result<Vec<SlotState>> {
     let mut headed = Vec::with_capacity(assigned.len());
     for (block, assignment) in assigned {
         let (rows, slots) = with_slots(block, assignment)?;
@@ -157,9 +148,9 @@ fn keyed(
             headed.push(part);
         }
     }
-    match &program.shape {
-        Shape::Aggregate(plans) => plans.update_keyed(headed),
-        _ => {
+    match &input.keeps {
+        Kept::Aggregate(plans) => plans.update_keyed(headed),
+        Kept::Rows => {
             let mut parts = BTreeMap::<u32, Vec<RecordBatch>>::new();
             for part in headed {
                 let kept = part.batch.project(&input.kept)?;
@@ -183,7 +174,8 @@ fn with_slots(block: &Block, assignment: &Assignment) -> Result<(Rows, UInt32Arr
     let mask: BooleanArray = all().map(|slot| Some(slot != DROPPED)).collect();
     let slots: Vec<u32> = all().filter(|slot| *slot != DROPPED).collect();
     // Offsets of what is left still ascend, which is all that their order is used for.
-    Ok((Rows { batch: filter_record_batch(&rows.batch, &mask)?, ..rows }, slots.into()))
+    let times = filter(&rows.times, &mask)?.as_primitive().clone();
+    Ok((Rows { batch: filter_record_batch(&rows.batch, &mask)?, times, ..rows }, slots.into()))
 }
 
 /// The rows of a unit after the head, for queries without windows.

@@ -22,7 +22,6 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use crate::arrays::{batch_of, take_rows};
 use crate::error::{Error, Result};
 use crate::nodes::{Bindings, SlotExec, SlotId};
-use crate::program::compile::is_stateless;
 use crate::program::rows::{Bound, Headed, RowChain};
 use crate::program::session::Planner;
 use crate::program::template::Template;
@@ -41,8 +40,6 @@ pub(crate) struct AggregatePlans {
     keyed_input: SchemaRef,
     reduce: Template,
     final_rows: Template,
-    /// The plan above the aggregate, if there is anything.
-    post: Option<Template>,
     final_input: SchemaRef,
     final_columns: Vec<FinalColumn>,
     /// The state of no rows: a row where an empty grouping set, as of ROLLUP, has one for no rows too.
@@ -61,17 +58,12 @@ enum FinalColumn {
 pub(crate) type SlotState = (u32, Vec<RecordBatch>);
 
 impl AggregatePlans {
-    /// Cuts `plan`, a plan over the single slot whose rows `chain` makes; `None` if it has no aggregate that state
-    /// of panes can be kept for.
+    /// The plans of an aggregate over the slot whose rows `chain` makes.
     ///
     /// # Errors
     /// Fails if DataFusion refuses to build one of the parts.
-    pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, chain: &RowChain, planner: &Planner) -> Result<Option<Self>> {
-        let Some(found) = lowest_aggregate(plan)? else { return Ok(None) };
-        if found.computes_with_bounds(chain) {
-            return Ok(None);
-        }
-        let partials = Partials::build(&found, chain)?;
+    fn build(found: &Found, chain: &RowChain, planner: &Planner) -> Result<Self> {
+        let partials = Partials::build(found, chain)?;
         let aggregates = partials.plain.aggr_expr().to_vec();
         let filters = vec![None; aggregates.len()];
         let raw = found.raw.input_schema();
@@ -86,12 +78,11 @@ impl AggregatePlans {
         }
         let final_rows =
             rebuild(AggregateMode::Final, found.raw.group_expr().as_final(), Arc::clone(&partials.full_state))?;
-        let post = post_plan(plan, &found.replaced, final_rows.schema())?;
         let template = |plan: Arc<dyn ExecutionPlan>| planner.template(plan);
         let has_grouping_sets = !found.raw.group_expr().is_single() && !found.raw.group_expr().is_true_no_grouping();
         let partial = template(Arc::new(partials.plain));
         let empty_state = if has_grouping_sets { partial.run(Bindings::single(SLOT, Vec::new()))? } else { Vec::new() };
-        Ok(Some(Self {
+        Ok(Self {
             empty_state,
             partial,
             keyed_input: partials.keyed_input,
@@ -101,18 +92,12 @@ impl AggregatePlans {
             key_columns: partials.keys.num_group_exprs(),
             reduce: template(Arc::new(reduce)),
             final_rows: template(Arc::new(final_rows)),
-            post: post.map(template),
-        }))
+        })
     }
 
     /// How many plans this is.
-    pub(crate) fn plan_count(&self) -> usize {
-        4 + usize::from(self.post.is_some())
-    }
-
-    /// Whether the plan above the aggregate treats each group by itself.
-    pub(crate) fn has_stateless_post(&self) -> bool {
-        self.post.as_ref().is_none_or(|post| is_stateless(post.plan()))
+    pub(crate) const fn plan_count(&self) -> usize {
+        4
     }
 
     /// The columns of the state.
@@ -122,8 +107,7 @@ impl AggregatePlans {
 
     /// The plans as text: update, merge, evaluate.
     pub(crate) fn display(&self) -> [String; 3] {
-        let post = self.post.as_ref().map(Template::display).unwrap_or_default();
-        [self.partial.display(), self.reduce.display(), post + &self.final_rows.display()]
+        [self.partial.display(), self.reduce.display(), self.final_rows.display()]
     }
 
     /// Rows → state, for rows that all belong to one slot.
@@ -155,14 +139,6 @@ impl AggregatePlans {
         self.final_rows.run(Bindings::single(SLOT, state))
     }
 
-    /// The aggregate's rows → the query's rows.
-    pub(crate) fn post(&self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        match &self.post {
-            None => Ok(rows),
-            Some(post) => post.run(Bindings::single(SLOT, rows)),
-        }
-    }
-
     fn with_bounds(&self, state: &RecordBatch, window: Window) -> Result<RecordBatch> {
         let columns = self
             .final_columns
@@ -179,28 +155,41 @@ impl AggregatePlans {
     }
 }
 
-/// The aggregate to cut at: the node that reads rows, and the node that gives results (the same, or a `Final` above).
+/// The aggregate to cut at: the node of it that reads rows.
 struct Found {
     raw: AggregateExec,
-    replaced: Arc<dyn ExecutionPlan>,
     /// A sort between the rows and the aggregate, which ordered aggregates ask for.
     sort: Option<SortExec>,
 }
 
-/// Finds the aggregate whose input is the only slot of the plan, if its groups can be kept apart by pane.
-fn lowest_aggregate(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<Found>> {
-    let mut found = None;
-    plan.apply(|node| {
-        if let Some(aggregate) = aggregate_over_slot(node) {
-            found = Some(aggregate);
-            return Ok(TreeNodeRecursion::Stop);
+/// A plan over slots, and for each slot the plans of the aggregate that it stands for.
+pub(crate) type Cut = (Arc<dyn ExecutionPlan>, Vec<Option<AggregatePlans>>);
+
+/// Replaces every aggregate right above a leaf, whose groups can be kept apart by pane, by the leaf's slot, which then
+/// stands for the groups; the plan, and for each head the plans of its aggregate.
+///
+/// # Errors
+/// Fails if DataFusion refuses to build one of the parts.
+pub(crate) fn cut_aggregates(plan: Arc<dyn ExecutionPlan>, heads: &[RowChain], planner: &Planner) -> Result<Cut> {
+    let mut cut: Vec<Option<AggregatePlans>> = heads.iter().map(|_| None).collect();
+    let plan = plan.transform_down(|node| {
+        let Some((id, found)) = aggregate_over_slot(&node) else { return Ok(Transformed::no(node)) };
+        let Some(chain) = heads.get(id.0) else { return Ok(Transformed::no(node)) };
+        if chain.selection.is_some() || found.computes_with_bounds(chain) {
+            return Ok(Transformed::no(node));
         }
-        Ok(TreeNodeRecursion::Continue)
+        let plans = AggregatePlans::build(&found, chain, planner)?;
+        let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(id, plans.final_rows.plan().schema()));
+        if let Some(place) = cut.get_mut(id.0) {
+            *place = Some(plans);
+        }
+        Ok(Transformed::new(slot, true, TreeNodeRecursion::Jump))
     })?;
-    Ok(found)
+    Ok((plan.data, cut))
 }
 
-fn aggregate_over_slot(node: &Arc<dyn ExecutionPlan>) -> Option<Found> {
+/// The aggregate that `node` is, and the slot right below it.
+fn aggregate_over_slot(node: &Arc<dyn ExecutionPlan>) -> Option<(SlotId, Found)> {
     let top = node.downcast_ref::<AggregateExec>()?;
     let raw = match top.mode() {
         AggregateMode::Single | AggregateMode::SinglePartitioned => top,
@@ -212,8 +201,8 @@ fn aggregate_over_slot(node: &Arc<dyn ExecutionPlan>) -> Option<Found> {
     };
     let sort = raw.input().downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
     let input = sort.map_or(raw.input(), SortExec::input);
-    input.downcast_ref::<SlotExec>()?;
-    Some(Found { raw: raw.clone(), replaced: Arc::clone(node), sort: sort.cloned() })
+    let slot = input.downcast_ref::<SlotExec>()?.id()?;
+    Some((slot, Found { raw: raw.clone(), sort: sort.cloned() }))
 }
 
 impl Found {
@@ -328,25 +317,6 @@ fn with_slot_key(keys: &PhysicalGroupBy, schema: &SchemaRef) -> PhysicalGroupBy 
     };
     let groups = keys.groups().iter().map(|group| std::iter::once(false).chain(group.iter().copied()).collect());
     PhysicalGroupBy::new(expressions, nulls, groups.collect(), keys.has_grouping_set())
-}
-
-/// The plan with the aggregate replaced by a slot for its rows; `None` if the aggregate is all of it.
-fn post_plan(
-    plan: &Arc<dyn ExecutionPlan>,
-    aggregate: &Arc<dyn ExecutionPlan>,
-    schema: SchemaRef,
-) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    if Arc::ptr_eq(plan, aggregate) {
-        return Ok(None);
-    }
-    let post = Arc::clone(plan).transform_down(|node| {
-        if !Arc::ptr_eq(&node, aggregate) {
-            return Ok(Transformed::no(node));
-        }
-        let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(SLOT, Arc::clone(&schema)));
-        Ok(Transformed::new(slot, true, TreeNodeRecursion::Jump))
-    })?;
-    Ok(Some(post.data))
 }
 
 /// Splits state rows by their first column, the slot number, and takes that column off.

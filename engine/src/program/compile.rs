@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -12,11 +13,11 @@ use crate::arrays::batch_of;
 use crate::error::{Error, Result};
 use crate::nodes::SlotExec;
 use crate::plan::StreamTable;
-use crate::program::aggregate::AggregatePlans;
+use crate::program::aggregate::{AggregatePlans, cut_aggregates};
 use crate::program::exact::exact_sums;
 use crate::program::order::total_order;
 use crate::program::overflow::check_arithmetic;
-use crate::program::rows::{RowChain, take_heads};
+use crate::program::rows::{Bound, RowChain, take_heads};
 use crate::program::session::Planner;
 use crate::program::template::Template;
 use crate::window::{Window, WindowSpec};
@@ -36,17 +37,28 @@ pub(crate) struct InputPlan {
     pub(crate) head: RowChain,
     /// The columns of the head's rows that row state keeps: all but bounds of the window.
     pub(crate) kept: Vec<usize>,
+    /// What its panes keep.
+    pub(crate) keeps: Kept,
+}
+
+/// The state of a leaf's panes.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// Rows.
+    Rows,
+    /// Partial aggregates of a GROUP BY right above the leaf.
+    Aggregate(Arc<AggregatePlans>),
 }
 
 /// How the plan above the leaves is run.
 #[derive(Debug)]
 pub(crate) enum Shape {
-    /// A windowed GROUP BY: pane state is partial aggregates.
-    Aggregate(AggregatePlans),
-    /// Any other SQL over windows: pane state is rows, the plan runs over those of each window.
-    Rows(Template),
-    /// A GROUP BY over endless rows: one open pane of partial aggregates, changed groups come out.
-    Unbounded(AggregatePlans),
+    /// Any SQL over windows: the plan runs over what each leaf gives of its window, its rows or their groups; none
+    /// where that is the result.
+    Windows(Option<Template>),
+    /// A GROUP BY over endless rows: one open pane of partial aggregates, changed groups come out, through the plan
+    /// above it.
+    Unbounded(Arc<AggregatePlans>, Option<Template>),
     /// Filters, projections and joins with static tables: each micro-batch's rows pass through.
     Stateless(Template),
     /// No stream at all: the plan runs once.
@@ -64,18 +76,23 @@ impl Program {
         let planned = planner.physical(check_arithmetic(planner.optimized(&logical)?)?).await?;
         let schema = planned.schema();
         let (plan, heads) = take_heads(planned)?;
-        let shape = Shape::of(&plan, &heads, &planner)?;
-        let inputs = heads.into_iter().map(InputPlan::new).collect();
+        let (plan, aggregates) = cut_aggregates(plan, &heads, &planner)?;
+        let inputs: Vec<_> = heads.into_iter().zip(aggregates).map(|(head, cut)| InputPlan::new(head, cut)).collect();
+        let shape = Shape::of(&plan, &inputs, &planner)?;
         Ok(Self { inputs, shape, schema, planner })
     }
 
     /// How many plans it has.
     pub(crate) fn plan_count(&self) -> u64 {
         let count = match &self.shape {
-            Shape::Aggregate(plans) | Shape::Unbounded(plans) => plans.plan_count(),
-            Shape::Rows(_) | Shape::Stateless(_) | Shape::Finite(_) => 1,
+            Shape::Windows(post) | Shape::Unbounded(_, post) => usize::from(post.is_some()),
+            Shape::Stateless(_) | Shape::Finite(_) => 1,
         };
-        count as u64
+        let of_leaves = self.inputs.iter().map(|input| match &input.keeps {
+            Kept::Aggregate(plans) => plans.plan_count(),
+            Kept::Rows => 0,
+        });
+        (count + of_leaves.sum::<usize>()) as u64
     }
 
     /// How often something was planned since the query was compiled, compiling included.
@@ -85,9 +102,10 @@ impl Program {
 }
 
 impl InputPlan {
-    fn new(head: RowChain) -> Self {
-        let kept = head.bounds.iter().enumerate().filter(|(_, bound)| bound.is_none()).map(|(index, _)| index);
-        Self { kept: kept.collect(), head }
+    fn new(head: RowChain, aggregate: Option<AggregatePlans>) -> Self {
+        let columns = head.full_schema().fields().len();
+        let kept = (0..columns).filter(|index| head.bounds.get(*index).copied().flatten().is_none()).collect();
+        Self { kept, keeps: aggregate.map_or(Kept::Rows, |plans| Kept::Aggregate(Arc::new(plans))), head }
     }
 
     /// The leaf.
@@ -108,18 +126,39 @@ impl InputPlan {
     /// # Errors
     /// Fails only if the plan and its head do not fit.
     pub(crate) fn kept_schema(&self) -> Result<SchemaRef> {
-        Ok(Arc::new(self.head.schema.project(&self.kept)?))
+        Ok(Arc::new(self.head.full_schema().project(&self.kept)?))
+    }
+
+    /// The columns of its state.
+    ///
+    /// # Errors
+    /// Fails only if the plan and its head do not fit.
+    pub(crate) fn state_schema(&self) -> Result<SchemaRef> {
+        match &self.keeps {
+            Kept::Aggregate(plans) => Ok(plans.state_schema()),
+            Kept::Rows => self.kept_schema(),
+        }
     }
 
     /// Kept rows with the columns for the window's bounds back in their places.
     pub(crate) fn with_bounds(&self, kept: &RecordBatch, window: Window) -> Result<RecordBatch> {
+        let rows = kept.num_rows();
+        self.with_bound_columns(kept, |bound| bound.column(window, rows))
+    }
+
+    /// Kept rows with columns that `bound_column` makes for the window's bounds in their places.
+    pub(crate) fn with_bound_columns(
+        &self,
+        kept: &RecordBatch,
+        bound_column: impl Fn(Bound) -> ArrayRef,
+    ) -> Result<RecordBatch> {
         let mut stored = kept.columns().iter();
         let columns = self
             .head
             .bounds
             .iter()
             .map(|bound| match bound {
-                Some(bound) => Ok(bound.column(window, kept.num_rows())),
+                Some(bound) => Ok(bound_column(*bound)),
                 None => stored.next().cloned().ok_or_else(|| Error::internal("row state lacks a column")),
             })
             .collect::<Result<Vec<_>>>()?;
@@ -127,30 +166,41 @@ impl InputPlan {
     }
 }
 
-impl Shape {
+impl Kept {
     /// The state of a pane whose rows were all filtered out.
     pub(crate) fn empty_state(&self) -> Vec<RecordBatch> {
         match self {
             Self::Aggregate(plans) => plans.empty_state.clone(),
-            _ => Vec::new(),
+            Self::Rows => Vec::new(),
         }
     }
+}
 
-    fn of(plan: &Arc<dyn ExecutionPlan>, heads: &[RowChain], planner: &Planner) -> Result<Self> {
+impl Shape {
+    fn of(plan: &Arc<dyn ExecutionPlan>, inputs: &[InputPlan], planner: &Planner) -> Result<Self> {
         let whole = || planner.template(Arc::clone(plan));
-        let windows = heads.iter().filter(|head| head.table.window().is_some()).count();
-        let single = if let [head] = heads { AggregatePlans::cut(plan, head, planner)? } else { None };
-        match (heads.len(), windows, single) {
-            (0, ..) => Ok(Self::Finite(whole())),
-            (_, 0, Some(plans)) if plans.has_stateless_post() => Ok(Self::Unbounded(plans)),
-            (_, 0, _) if is_stateless(plan) => Ok(Self::Stateless(whole())),
-            (leaves, windows, Some(plans)) if leaves == windows => Ok(Self::Aggregate(plans)),
-            (leaves, windows, None) if leaves == windows => Ok(Self::Rows(whole())),
-            _ => Err(Error::query(
-                "the query needs all rows of an endless stream at once",
-                "give every stream a window, for example trades [Range 5 minutes, Slide 1 minute]",
-            )),
+        // A plan that is nothing but the slot of an aggregate has no work left.
+        let post = || (plan.downcast_ref::<SlotExec>().is_none()).then(whole);
+        let windows = inputs.iter().filter(|input| input.table().window().is_some()).count();
+        match inputs {
+            [] => return Ok(Self::Finite(whole())),
+            [InputPlan { keeps: Kept::Aggregate(plans), .. }] if windows == 0 && is_stateless(plan) => {
+                return Ok(Self::Unbounded(Arc::clone(plans), post()));
+            }
+            _ => {}
         }
+        let has_groups = inputs.iter().any(|input| matches!(input.keeps, Kept::Aggregate(_)));
+        if windows == 0 && !has_groups && is_stateless(plan) {
+            return Ok(Self::Stateless(whole()));
+        }
+        if windows == inputs.len() {
+            let is_rows = matches!(inputs, [InputPlan { keeps: Kept::Rows, .. }]);
+            return Ok(Self::Windows(if is_rows { Some(whole()) } else { post() }));
+        }
+        Err(Error::query(
+            "the query needs all rows of an endless stream at once",
+            "give every stream a window, for example trades [Range 5 minutes, Slide 1 minute]",
+        ))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::program::compile::{Program, Shape};
+use crate::program::compile::{InputPlan, Kept, Program, Shape};
+use crate::program::template::Template;
+use crate::window::Contents;
 
 /// What `EXPLAIN` shows of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,17 +33,38 @@ pub struct OperatorState {
 impl Program {
     /// Describes the program.
     pub(crate) fn explain(&self) -> Explanation {
-        let heads = self.inputs.iter().map(|input| indented(&input.head.display())).collect::<Vec<_>>().join("");
-        let (update, merge, evaluate) = match &self.shape {
-            Shape::Aggregate(plans) | Shape::Unbounded(plans) => {
-                let [update, merge, evaluate] = plans.display();
-                (update + &heads, merge, evaluate)
+        let lines = |input: &InputPlan| indented(&input.head.display());
+        let mut update = String::new();
+        let mut merge = String::new();
+        let mut evaluate = match &self.shape {
+            Shape::Windows(post) | Shape::Unbounded(_, post) => {
+                post.as_ref().map(Template::display).unwrap_or_default()
             }
-            Shape::Rows(plan) => (heads, "concatenation of rows\n".to_owned(), plan.display()),
             Shape::Stateless(plan) | Shape::Finite(plan) => {
-                (plan.display() + &heads, NOTHING.to_owned(), NOTHING.to_owned())
+                update = plan.display();
+                String::new()
             }
         };
+        for input in &self.inputs {
+            match &input.keeps {
+                Kept::Aggregate(plans) => {
+                    let [partial, reduce, finish] = plans.display();
+                    update += &(partial + &lines(input));
+                    merge += &reduce;
+                    evaluate += &finish;
+                }
+                Kept::Rows => update += &lines(input),
+            }
+        }
+        if merge.is_empty() {
+            merge = match &self.shape {
+                Shape::Windows(_) => "concatenation of rows\n".to_owned(),
+                _ => NOTHING.to_owned(),
+            };
+        }
+        if evaluate.is_empty() {
+            evaluate = NOTHING.to_owned();
+        }
         Explanation { update, merge, evaluate, state: self.operator_states() }
     }
 
@@ -49,32 +72,43 @@ impl Program {
         let mut states: Vec<_> = self.inputs.iter().map(|input| head_state(&input.head.table.scan_name())).collect();
         match &self.shape {
             Shape::Finite(_) | Shape::Stateless(_) => {}
-            Shape::Unbounded(_) => states.push(OperatorState {
+            Shape::Unbounded(..) => states.push(OperatorState {
                 operator: "group by over endless rows".to_owned(),
                 is_bounded: false,
                 reason: "one partial aggregate for each group ever seen".to_owned(),
             }),
-            Shape::Aggregate(_) => states.extend(self.window_states("one partial aggregate for each group and pane")),
-            Shape::Rows(_) => states.extend(self.window_states("the filtered and projected rows of each pane")),
+            Shape::Windows(_) => states.extend(self.inputs.iter().filter_map(window_state)),
         }
         states
     }
+}
 
-    fn window_states(&self, what: &str) -> Vec<OperatorState> {
-        self.inputs
-            .iter()
-            .filter_map(|input| Some((input.head.table.scan_name(), input.head.table.window()?)))
-            .map(|(name, window)| OperatorState {
-                operator: format!("window {name}"),
-                is_bounded: true,
-                reason: format!(
-                    "{what}; {} panes of {} are live, each is dropped when its last window has closed",
-                    window.panes_per_window(),
-                    window.pane_width(),
-                ),
-            })
-            .collect()
-    }
+/// What a windowed leaf keeps, and why that stays finite.
+fn window_state(input: &InputPlan) -> Option<OperatorState> {
+    let window = input.table().window()?;
+    let what = match (&input.keeps, window.selects_rows()) {
+        (Kept::Aggregate(_), _) => "one partial aggregate for each group and pane",
+        (Kept::Rows, false) => "the filtered and projected rows of each pane",
+        (Kept::Rows, true) => "rows",
+    };
+    let keys = if input.table().keys().is_empty() { "" } else { " of each key" };
+    let reason = match window.contents() {
+        Contents::Sliding | Contents::Cumulating if window.is_by_row() => {
+            format!("{what}; those of the last {} are live", window.range())
+        }
+        Contents::Sliding | Contents::Cumulating => format!(
+            "{what}; {} panes of {} are live, each is dropped when its last window has closed",
+            window.panes_per_window(),
+            window.pane_width(),
+        ),
+        Contents::Latest(1) => format!("the last row{keys}; as many as there are keys"),
+        Contents::Latest(rows) => format!("the last {rows} rows{keys}"),
+        Contents::Session => {
+            format!("the rows{keys} until none came for {}; then the session is dropped", window.range())
+        }
+    };
+    let is_bounded = !window.is_latest() || input.table().keys().is_empty();
+    Some(OperatorState { operator: format!("window {}", input.table().scan_name()), is_bounded, reason })
 }
 
 const NOTHING: &str = "nothing\n";

@@ -11,8 +11,9 @@
 //!   stream leaf             a slot, bound anew for each run     ┘
 //! ```
 //!
-//! Where the lowest node above the leaves is not an aggregate, pane state is the rows themselves and `evaluate` is
-//! the whole plan over the rows of a window, which is right for any SQL.
+//! Each leaf of a query is cut by itself. Where the lowest node above a leaf is not an aggregate, its pane state is the
+//! rows themselves, and `post` is all of the plan above them, which is right for any SQL. So a join of two grouped
+//! windows keeps the groups of each, and one of a grouped window with rows keeps groups and rows.
 
 mod aggregate;
 mod compile;
@@ -26,7 +27,7 @@ mod session;
 mod template;
 
 pub(crate) use aggregate::{AggregatePlans, SlotState, rows_by_slot};
-pub(crate) use compile::{InputPlan, Program, Shape};
+pub(crate) use compile::{InputPlan, Kept, Program, Shape};
 pub use explain::{Explanation, OperatorState};
-pub(crate) use rows::Rows;
+pub(crate) use rows::{Bound, Rows, Selection};
 pub(crate) use template::Template;

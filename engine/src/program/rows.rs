@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, TimestampNanosecondArray, UInt32Array, UInt64Array};
+use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, TimestampNanosecondArray, UInt32Array, UInt64Array};
 use datafusion::arrow::compute::{filter, filter_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::PhysicalExpr;
@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::nodes::{SlotExec, SlotId};
 use crate::plan::{ORDER_COLUMNS, StreamTable, WINDOW_END, WINDOW_START};
 use crate::source::{Offset, PartitionId};
-use crate::window::Window;
+use crate::window::{Window, WindowSpec};
 
 /// Which bound of a window a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,7 @@ enum LeafColumn {
     Bound(Bound),
     Partition,
     Offset,
+    Time,
 }
 
 impl LeafColumn {
@@ -71,6 +72,8 @@ impl LeafColumn {
 #[derive(Debug, Clone)]
 pub(crate) struct Rows {
     pub(crate) batch: RecordBatch,
+    /// The event time of each.
+    pub(crate) times: Int64Array,
     pub(crate) partition: PartitionId,
     /// Orders the first row among those of the partition; the others follow in steps of one.
     pub(crate) first: Offset,
@@ -83,10 +86,35 @@ pub(crate) struct RowChain {
     leaf: Vec<LeafColumn>,
     leaf_schema: SchemaRef,
     steps: Vec<Step>,
+    /// Where the columns stand that its window selects rows by, behind those of `schema`.
+    pub(crate) selection: Option<Selection>,
     /// The columns it makes, placeholders included.
     pub(crate) schema: SchemaRef,
     /// For each of these columns, the bound it stands for.
     pub(crate) bounds: Vec<Option<Bound>>,
+}
+
+/// The columns by which a window selects rows: their key, and the order they stand in.
+///
+/// They are indices among the columns that row state keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// How many columns come before those of the selection.
+    pub(crate) shown: usize,
+    /// The event time (`Int64`, nanoseconds), the partition (`UInt32`) and the offset (`UInt64`).
+    pub(crate) time: usize,
+    pub(crate) partition: usize,
+    pub(crate) offset: usize,
+    /// The keys, in their order.
+    pub(crate) keys: Vec<usize>,
+}
+
+impl Selection {
+    /// The selection of a leaf of which `shown` columns are kept for its query.
+    fn behind(shown: usize, keys: usize) -> Self {
+        let (time, partition, offset) = (shown, shown + 1, shown + 2);
+        Self { shown, time, partition, offset, keys: (shown + 3..shown + 3 + keys).collect() }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -147,11 +175,54 @@ impl RowChain {
                 _ => None,
             })
             .collect();
-        Ok(Self { table: table.clone(), leaf, leaf_schema: Arc::clone(&schema), steps: Vec::new(), schema, bounds })
+        let chain = Self {
+            table: table.clone(),
+            leaf,
+            leaf_schema: Arc::clone(&schema),
+            steps: Vec::new(),
+            selection: None,
+            schema,
+            bounds,
+        };
+        Ok(if table.window().is_some_and(WindowSpec::selects_rows) { chain.selecting() } else { chain })
+    }
+
+    /// The same leaf with the columns behind its own that its window selects rows by.
+    fn selecting(mut self) -> Self {
+        let input = self.table.input().schema();
+        let shown = self.bounds.iter().filter(|bound| bound.is_none()).count();
+        self.selection = Some(Selection::behind(shown, self.table.keys().len()));
+        let mut fields = self.leaf_schema.fields().to_vec();
+        for (name, kind, column) in [
+            ("__time", DataType::Int64, LeafColumn::Time),
+            ("__row_partition", DataType::UInt32, LeafColumn::Partition),
+            ("__row_offset", DataType::UInt64, LeafColumn::Offset),
+        ] {
+            fields.push(Arc::new(Field::new(name, kind, false)));
+            self.leaf.push(column);
+        }
+        for (number, key) in self.table.keys().iter().enumerate() {
+            if let Some(field) = input.fields().get(*key) {
+                fields.push(Arc::new(field.as_ref().clone().with_name(format!("__key{number}"))));
+                self.leaf.push(LeafColumn::Input(*key));
+            }
+        }
+        self.leaf_schema = Arc::new(Schema::new(fields));
+        self
+    }
+
+    /// The columns of the rows it makes: those of its query, then those of its selection.
+    pub(crate) const fn full_schema(&self) -> &SchemaRef {
+        if self.selection.is_some() { &self.leaf_schema } else { &self.schema }
     }
 
     /// Takes the work of `node` over, if it is row-local and does not compute with a window's bounds.
+    ///
+    /// A window that selects rows does so before anything else happens to them.
     fn absorb(&mut self, node: &Arc<dyn ExecutionPlan>) -> bool {
+        if self.selection.is_some() {
+            return false;
+        }
         if let Some(filter) = node.downcast_ref::<FilterExec>() {
             if node.fetch().is_some() || self.touches_bounds(filter.predicate()) {
                 return false;
@@ -223,6 +294,7 @@ fn leaf_column(column: LeafColumn, input: &Rows) -> Result<ArrayRef> {
     Ok(match column {
         LeafColumn::Bound(bound) => bound.column(PLACEHOLDER, rows),
         LeafColumn::Partition => Arc::new(UInt32Array::from_value(input.partition.0, rows)),
+        LeafColumn::Time => Arc::new(input.times.clone()),
         LeafColumn::Offset => Arc::new((input.first.0..).take(rows).collect::<UInt64Array>()),
         LeafColumn::Input(index) => match input.batch.columns().get(index) {
             Some(column) => Arc::clone(column),

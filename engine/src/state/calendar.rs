@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use crate::window::{Pane, WindowSpec};
 
 /// The live panes of one input, each with the first instant at which some of its rows may appear.
@@ -34,6 +34,32 @@ impl Calendar {
             }
         }
         next
+    }
+
+    /// The first instant after `time` that is the natural one of a pane with rows in time.
+    pub(crate) fn next_natural(&self, window: &WindowSpec, time: EventTime) -> Option<EventTime> {
+        let from = window.pane_of(time);
+        let panes = self.first_instants.range(from..);
+        let natural = panes.map(|(pane, first)| (window.first_instant(*pane), *first));
+        natural.filter(|(natural, first)| natural == first && *natural > time).map(|(natural, _)| natural).next()
+    }
+
+    /// The last time at which a row is in the input's current window, or, where rows never leave, at which one comes in.
+    pub(crate) fn last_change(&self, window: &WindowSpec) -> Option<EventTime> {
+        if window.is_latest() {
+            return self.first_instants.values().max().copied();
+        }
+        let (pane, _) = self.first_instants.last_key_value()?;
+        Some(window.instant_after(window.last_instant(*pane)).minus(Span(1)))
+    }
+
+    /// Takes the panes before `pane` together, where rows never leave: all of them have been seen.
+    pub(crate) fn unite(&mut self, pane: Pane) {
+        let kept = self.first_instants.split_off(&pane);
+        let united = std::mem::replace(&mut self.first_instants, kept);
+        if let Some(first) = united.into_values().min() {
+            self.note(Pane(i64::MIN), first);
+        }
     }
 
     /// The panes and their first instants, ascending.

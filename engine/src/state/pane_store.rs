@@ -84,7 +84,11 @@ impl PaneStore {
 
     /// Takes the state of a pane and tag out, unread.
     pub(crate) fn remove(&mut self, pane: Pane, tag: EventTime) -> Batches {
-        let batches = self.panes.get_mut(&pane).and_then(|tags| tags.remove(&tag)).unwrap_or_default();
+        let Some(tags) = self.panes.get_mut(&pane) else { return Batches::default() };
+        let batches = tags.remove(&tag).unwrap_or_default();
+        if tags.is_empty() {
+            self.panes.remove(&pane);
+        }
         self.forget(&batches);
         batches
     }

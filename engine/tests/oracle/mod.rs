@@ -8,10 +8,11 @@ pub(crate) mod batch;
 pub(crate) mod check;
 pub(crate) mod cut;
 pub(crate) mod generate;
+pub(crate) mod kinds;
 pub(crate) mod plain;
 pub(crate) mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
@@ -25,6 +26,8 @@ use millstream_engine::source::{BadRow, Offset, PartitionId};
 use millstream_engine::testing::{LogEvent, StreamLogScript};
 use millstream_engine::time::Span;
 use millstream_engine::window::WindowSpec;
+
+use kinds::Kind;
 
 /// One row of a stream; times are nanoseconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,6 +231,9 @@ pub(crate) struct Window {
     pub(crate) slide: i64,
     pub(crate) offset: i64,
     pub(crate) closed_right: bool,
+    pub(crate) kind: Kind,
+    /// Whether the values of `k` are kept apart.
+    pub(crate) is_keyed: bool,
 }
 
 /// The rows of each window, by instant, as their numbers; only windows that have rows.
@@ -243,7 +249,25 @@ pub(crate) struct Fates {
 
 impl Window {
     pub(crate) const fn new(range: i64, slide: i64) -> Self {
-        Self { range, slide, offset: 0, closed_right: false }
+        Self { range, slide, offset: 0, closed_right: false, kind: Kind::Sliding, is_keyed: false }
+    }
+
+    /// A window of another kind.
+    pub(crate) const fn kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same window for each value of `k`.
+    pub(crate) const fn keyed(self) -> Self {
+        Self { is_keyed: true, ..self }
+    }
+
+    /// Where the window of `instant` begins.
+    pub(crate) const fn start_of(&self, instant: i64) -> i64 {
+        match self.kind {
+            Kind::Cumulating => floor(instant - 1 - self.offset, self.range) * self.range + self.offset,
+            _ => instant - self.range,
+        }
     }
 
     pub(crate) const fn offset(self, offset: i64) -> Self {
@@ -261,7 +285,17 @@ impl Window {
 
     /// The window as the engine knows it.
     pub(crate) fn spec(&self) -> WindowSpec {
-        let spec = WindowSpec::new(Span(self.range), Span(self.slide)).unwrap().with_offset(Span(self.offset));
+        let (range, slide) = (Span(self.range), Span(self.slide));
+        let spec = match self.kind {
+            Kind::Sliding => WindowSpec::new(range, slide),
+            Kind::Cumulating => WindowSpec::cumulating(slide, range),
+            Kind::ByRow if self.range == 1 => return WindowSpec::now(),
+            Kind::ByRow => return WindowSpec::by_row(range).unwrap(),
+            Kind::Latest(rows) => WindowSpec::latest(rows as u64, Some(slide)),
+            Kind::LatestByRow(rows) => return WindowSpec::latest(rows as u64, None).unwrap(),
+            Kind::Session => return WindowSpec::session(range).unwrap(),
+        };
+        let spec = spec.unwrap().with_offset(Span(self.offset));
         if self.closed_right { spec.closed_right() } else { spec }
     }
 
@@ -272,16 +306,18 @@ impl Window {
 
     /// Whether the window of `instant` holds `time`.
     pub(crate) const fn holds(&self, instant: i64, time: i64) -> bool {
-        if self.closed_right {
-            instant - self.range < time && time <= instant
-        } else {
-            instant - self.range <= time && time < instant
-        }
+        let start = self.start_of(instant);
+        if self.is_closed_right() { start < time && time <= instant } else { start <= time && time < instant }
+    }
+
+    const fn is_closed_right(&self) -> bool {
+        self.closed_right || matches!(self.kind, Kind::ByRow | Kind::LatestByRow(_))
     }
 
     /// Whether no row of the window of `instant` can come once there is this watermark.
     pub(crate) fn is_crossed(&self, instant: i64, watermark: Option<i64>) -> bool {
-        watermark.is_some_and(|watermark| if self.closed_right { watermark > instant } else { watermark >= instant })
+        watermark
+            .is_some_and(|watermark| if self.is_closed_right() { watermark > instant } else { watermark >= instant })
     }
 
     /// All instants whose windows hold `time`.
@@ -317,17 +353,4 @@ impl Window {
 const fn floor(value: i64, divisor: i64) -> i64 {
     let quotient = value / divisor;
     if value % divisor < 0 { quotient - 1 } else { quotient }
-}
-
-/// The instants of `windows` together from the first that has rows to the last whose contents are still there.
-pub(crate) fn instants_of_all(windows: &[(Window, &Places)]) -> BTreeSet<i64> {
-    let firsts = windows.iter().filter_map(|(_, places)| places.keys().next());
-    let lasts = windows.iter().filter_map(|(window, places)| Some(places.keys().next_back()? + window.slide));
-    let (Some(first), Some(last)) = (firsts.min(), lasts.max()) else { return BTreeSet::new() };
-    let of_one = |window: &Window| {
-        let start = window.last_instant(*first);
-        let slide = window.slide;
-        (0..).map(move |step| start + step * slide).take_while(move |instant| *instant <= last)
-    };
-    windows.iter().flat_map(|(window, _)| of_one(window)).collect()
 }

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Slide 1 minute]

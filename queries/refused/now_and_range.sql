@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Now, Range 5 minutes]

@@ -1,0 +1,1 @@
+SELECT * FROM STOCK [Partition By zcode Rows 1]

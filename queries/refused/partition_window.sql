@@ -1,1 +1,0 @@
-SELECT * FROM STOCK [Partition By szcode Rows 1]

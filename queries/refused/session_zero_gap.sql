@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Session Gap 0 Partition By szcode]

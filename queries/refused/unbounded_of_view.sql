@@ -1,0 +1,1 @@
+SELECT * FROM v_minutes [Range Unbounded]

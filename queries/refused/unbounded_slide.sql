@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Range Unbounded, Slide 1 minute]
