@@ -226,6 +226,8 @@ impl Driver {
             if waiting > 0 && (is_pressing || now >= due) {
                 return Ok(Turn::Epoch);
             }
+            // Results of open windows may wait for their time, and no row come.
+            let early = self.stage.early_due().map(|early| early.max(due));
             let Self { streams, keeper, .. } = self;
             let changes = streams.iter_mut().map(|stream| stream.reader.changed().boxed());
             // Also without a row more: an input may wait for a checkpoint to make room in its log.
@@ -238,6 +240,9 @@ impl Driver {
             tokio::select! {
                 _ = select_all(changes) => {}
                 () = tokio::time::sleep_until(due.into()), if waiting > 0 => {}
+                () = tokio::time::sleep_until(early.unwrap_or(now).into()), if early.is_some() => {
+                    return Ok(Turn::Epoch);
+                }
                 () = checkpoint => return Ok(Turn::Checkpoint),
             }
         }

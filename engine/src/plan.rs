@@ -1,6 +1,7 @@
 //! What the language front end hands over: declared streams, and logical plans whose leaves are [`StreamTable`]s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -105,6 +106,40 @@ pub enum Input {
     Stream(Arc<StreamDefinition>),
     /// The rows of a windowed view: those of instant `e` have the event time `e − 1` tick.
     View(Arc<WindowedView>),
+}
+
+/// The column that tells how often a window's rows have been corrected, where late rows may do so; 0 at first.
+pub const REVISION: &str = "revision";
+
+/// What a windowed query gives of its results.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Emission {
+    /// All of them, or how they differ from others.
+    pub mode: EmissionMode,
+    /// Whether a window without rows is evaluated too, once there has been one with rows.
+    pub empty_windows: bool,
+    /// How long rows that are behind the watermark still count in windows that have closed: such a window's whole
+    /// result is given again, with the next [`REVISION`].
+    pub lateness: Option<Span>,
+}
+
+/// Which rows of its results a windowed query gives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EmissionMode {
+    /// The whole result of each instant (RSTREAM).
+    #[default]
+    Results,
+    /// The rows that the result before does not have (ISTREAM).
+    Insertions,
+    /// The rows that only the result before has (DSTREAM).
+    Deletions,
+    /// After every micro-batch the new rows of each window that it changed, open ones too.
+    ///
+    /// What is given is right for the rows so far; which rows those are depends on the cut into micro-batches.
+    Changes {
+        /// The least time between two results of open windows.
+        every: Option<Duration>,
+    },
 }
 
 /// A windowed query that another one reads through a window of its own.

@@ -15,7 +15,7 @@ use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
 use crate::executor::{Stage, StageOptions};
 use crate::ingest::{Ingest, LogPlace};
-use crate::plan::{Input, StreamDefinition, StreamTable};
+use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
 use crate::sink::Sink;
 use crate::state::{DEFAULT_KEY_PARTITIONS, StateMemory};
@@ -77,6 +77,14 @@ impl PlannedQuery {
     /// # Errors
     /// Fails on SQL that cannot be planned and on queries that would need endless state.
     pub async fn plan(logical: &LogicalPlan, options: QueryOptions) -> Result<Self> {
+        Self::plan_emitting(logical, Emission::default(), options).await
+    }
+
+    /// The same for a query that gives its results in another way than whole at each instant.
+    ///
+    /// # Errors
+    /// As for [`PlannedQuery::plan`], and if a query of that kind cannot give them so.
+    pub async fn plan_emitting(logical: &LogicalPlan, emission: Emission, options: QueryOptions) -> Result<Self> {
         let streams = streams_of(logical)?;
         let stream_of = |name: &str| {
             let position = streams.iter().position(|stream| stream.name == name);
@@ -90,7 +98,7 @@ impl PlannedQuery {
             runtime: Arc::clone(&options.runtime),
         };
         let program = Program::compile(logical.clone(), &options.runtime).await?;
-        let stage = Stage::build(program, stage_options, &stream_of).await?;
+        let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
         Ok(Self { stage, streams, options })
     }
 

@@ -104,7 +104,19 @@ pub async fn run_scripts(
     options: QueryOptions,
     tamper: Option<Tamper<'_>>,
 ) -> Result<Run> {
-    let planned = PlannedQuery::plan(logical, options).await?;
+    run_planned(PlannedQuery::plan(logical, options).await?, scripts, cut, tamper).await
+}
+
+/// Runs a planned query over `scripts` to their end.
+///
+/// # Errors
+/// As for [`run_scripts`].
+pub async fn run_planned(
+    planned: PlannedQuery,
+    scripts: &[StreamLogScript],
+    cut: &mut dyn Cut,
+    tamper: Option<Tamper<'_>>,
+) -> Result<Run> {
     let known: HashMap<_, _> = scripts.iter().map(|script| (script.definition.name.as_str(), script)).collect();
     let mut feeds = Vec::new();
     for stream in planned.streams() {

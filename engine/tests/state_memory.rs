@@ -19,6 +19,7 @@ use kept::sink::{End, Ledger, LedgerSink};
 use kept::{Job, Member, Pace, Table, as_process, run_together};
 use millstream_engine::CheckpointPolicy;
 use millstream_engine::durable::{Durability, Misfit, StateDirectory};
+use millstream_engine::plan::Emission;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::state::StateMemory;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
@@ -76,7 +77,7 @@ async fn panes_cut_from_one_block_take_no_more_of_the_disk_than_their_own_rows()
     let log = Arc::new(long_strings(ROWS, LENGTH));
     let tables = vec![Table { log, window: Some(Window::new(2, 2)) }];
     for sql in ["SELECT window_end, k FROM s", "SELECT window_end, k, COUNT(*) AS n FROM s GROUP BY window_end, k"] {
-        let job = Job { sql, tables: tables.clone(), given: None };
+        let job = Job { sql, tables: tables.clone(), given: None, emission: Emission::default() };
         let memory = StateMemory::new(0, std::env::temp_dir());
         let options = QueryOptions { state_memory: Arc::clone(&memory), ..QueryOptions::default() };
         let rows = cells_of(&run_in_blocks_of(64, &job, options).await.unwrap().batches(), 0.0);

@@ -93,7 +93,9 @@ async fn every_kind_of_window_holds_what_its_definition_says() {
             let log = random_log("s", &small(), &mut rng);
             let relation = Relation::of_stream("t", &log, &log.replay(), window);
             for query in &QUERIES {
-                if let Err(difference) = check(query, &[log.clone()], &[relation.clone()], &ways(seed)).await {
+                if let Err(difference) =
+                    check(query, std::slice::from_ref(&log), std::slice::from_ref(&relation), &ways(seed)).await
+                {
                     panic!("MILLSTREAM_SEED={seed} {difference}\n{log:?}");
                 }
             }
@@ -148,9 +150,11 @@ async fn a_window_of_any_kind_over_the_sessions_of_a_view() {
                 Window::new(6, 6).kind(Kind::Latest(1)).keyed(),
                 Window::new(4, 4).kind(Kind::Session).keyed(),
             ] {
-                let view = Relation::of_view("v", "sessions", INNER, &[inner.clone()], above).await;
+                let view = Relation::of_view("v", "sessions", INNER, std::slice::from_ref(&inner), above).await;
                 for query in &outer {
-                    if let Err(difference) = check(query, &[log.clone()], &[view.clone()], &ways(seed)).await {
+                    if let Err(difference) =
+                        check(query, std::slice::from_ref(&log), std::slice::from_ref(&view), &ways(seed)).await
+                    {
                         panic!("MILLSTREAM_SEED={seed} {difference}\n{log:?}");
                     }
                 }
@@ -169,7 +173,7 @@ fn every_kind_of_window_goes_on_after_a_death() {
             let log: Log = as_process(async { random_log("t", &shape, &mut rng) });
             let relation = Relation::of_stream("t", &log, &log.replay(), window);
             for query in QUERIES.iter().skip(1).step_by(4) {
-                match check_restarted(query, &[log.clone()], &[relation.clone()], &mut rng) {
+                match check_restarted(query, std::slice::from_ref(&log), std::slice::from_ref(&relation), &mut rng) {
                     Ok(count) => deaths += count,
                     Err(difference) => panic!("MILLSTREAM_SEED={seed} {window:?}\n{difference}\n{log:?}"),
                 }

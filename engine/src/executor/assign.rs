@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::ingest::Block;
-use crate::time::{EventTime, Watermark};
+use crate::time::{EventTime, Span, Watermark};
 use crate::window::{Pane, WindowSpec};
 
 /// A pane and the first instant that may see the rows put there.
@@ -52,8 +52,8 @@ pub(crate) struct Assignment {
     pub(crate) outside: usize,
 }
 
-/// Sorts the rows of `block` into `slots`.
-pub(crate) fn assign(block: &Block, window: &WindowSpec, slots: &mut Slots) -> Assignment {
+/// Sorts the rows of `block` into `slots`; rows are late once the watermark has passed by `lateness` what they are for.
+pub(crate) fn assign(block: &Block, window: &WindowSpec, lateness: Span, slots: &mut Slots) -> Assignment {
     let shift = window.shift();
     let mut assignment = Assignment::default();
     let first = window.pane_of(block.earliest.minus(shift));
@@ -71,7 +71,7 @@ pub(crate) fn assign(block: &Block, window: &WindowSpec, slots: &mut Slots) -> A
     for (row, time) in block.times.values().iter().enumerate() {
         let time = EventTime(*time).minus(shift);
         if let Some(missed) = behind.next_if(|missed| missed.row == row) {
-            let watermark = Watermark(EventTime(missed.watermark.0).minus(shift).0);
+            let watermark = Watermark(EventTime(missed.watermark.0).minus(shift).minus(lateness).0);
             let pane = window.pane_of(time);
             let slot = match window.tag(pane, watermark) {
                 Some(tag) => slots.number((pane, tag)),

@@ -17,6 +17,15 @@ use crate::state::StateMemory;
 use crate::time::EventTime;
 use crate::window::{Pane, WindowSpec};
 
+/// How a window is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// As it closes, once.
+    Final,
+    /// Before, or after that.
+    Again,
+}
+
 /// The state of a stage.
 #[derive(Debug)]
 pub(crate) enum State {
@@ -70,12 +79,14 @@ impl State {
         }
     }
 
-    /// The results of each of `instants`, which ascend.
+    /// The results of each of `instants`, which ascend; those of windows that close there, or as far as windows have
+    /// come.
     pub(super) async fn evaluate(
         &mut self,
         program: &Arc<Program>,
         windows: &[WindowSpec],
         instants: &[EventTime],
+        look: Look,
         tasks: usize,
     ) -> Result<Vec<Vec<RecordBatch>>> {
         let Self::Windows { post, leaves } = self else {
@@ -85,7 +96,11 @@ impl State {
         for (leaf, window) in leaves.iter_mut().zip(windows) {
             // Between its own instants a leaf shows what it last did.
             let own: Vec<_> = instants.iter().map(|instant| window.instant_at_or_before(*instant)).collect();
-            seen.push(leaf.at(window, own).await?.into_iter());
+            let of_leaf = match look {
+                Look::Final => leaf.at(window, own).await?,
+                Look::Again => leaf.again(window, &own)?,
+            };
+            seen.push(of_leaf.into_iter());
         }
         let jobs: Vec<_> = instants
             .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 
@@ -35,6 +36,7 @@ impl Stage {
             leaf.counts = self.counts.get(index).copied().unwrap_or_default();
             leaf.window = self.windows.get(index).copied();
         }
+        leaves.extend(self.output.image());
         images.push(StageImage {
             contract: self.contract()?,
             evaluated: self.evaluated,
@@ -73,7 +75,10 @@ impl Stage {
         for view in &mut self.views {
             view.rows = view.stage.put_back(images)?;
         }
-        let image = images.next().ok_or_else(|| Error::internal("a checkpoint has too few stages"))?;
+        let mut image = images.next().ok_or_else(|| Error::internal("a checkpoint has too few stages"))?;
+        if self.output.has_history() && image.leaves.len() > self.calendars.len() {
+            image.leaves.pop().map_or(Ok(()), |given| self.output.put_back(given))?;
+        }
         self.evaluated = image.evaluated;
         for (calendar, leaf) in self.calendars.iter_mut().zip(&image.leaves) {
             leaf.calendar.iter().for_each(|(pane, tag)| calendar.note(*pane, *tag));
@@ -87,6 +92,7 @@ impl Stage {
         for (index, leaf) in image.leaves.into_iter().enumerate() {
             self.state.put_back(index, leaf.entries)?;
         }
+        self.touch_all();
         // What was put back is in a checkpoint already.
         self.state.image(self.options.key_partitions);
         Ok(image.rows)
@@ -113,6 +119,9 @@ impl Stage {
             Shape::Stateless(_) => text.push_str("no state\n"),
             Shape::Finite(plan) => text.push_str(&plan.display()),
         }
+        if self.output.has_history() {
+            push_line(&mut text, &format!("emit {:?}", self.output.emission));
+        }
         for schema in self.state_schemas()? {
             push_line(&mut text, &columns(&schema));
         }
@@ -123,7 +132,12 @@ impl Stage {
     fn state_schemas(&self) -> Result<Vec<SchemaRef>> {
         match &self.program.shape {
             Shape::Windows(_) | Shape::Unbounded(..) => {
-                self.program.inputs.iter().map(InputPlan::state_schema).collect()
+                let mut schemas: Vec<_> =
+                    self.program.inputs.iter().map(InputPlan::state_schema).collect::<Result<_>>()?;
+                if self.output.has_history() {
+                    schemas.push(Arc::clone(&self.program.schema));
+                }
+                Ok(schemas)
             }
             Shape::Stateless(_) | Shape::Finite(_) => Ok(Vec::new()),
         }

@@ -56,6 +56,18 @@ impl Latest {
         Ok(latest)
     }
 
+    /// The rows that the window at `instant`, which is open still, would hold if it closed now.
+    pub(crate) fn early(&self, window: &WindowSpec, instant: EventTime) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        for entry in self.panes.visible(window, instant) {
+            batches.extend(entry.read()?);
+        }
+        match batches.first().map(RecordBatch::schema) {
+            Some(schema) => Ok(vec![self.select(&concat_rows(&schema, &batches)?)?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The last rows of each key, in order.
     fn select(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let sorted = self.sorted(rows)?;

@@ -169,6 +169,22 @@ impl LeafState {
         }
     }
 
+    /// What the windows at `instants` hold so far, which are open still or have been evaluated before.
+    pub(super) fn again(&self, window: &WindowSpec, instants: &[EventTime]) -> Result<Vec<Seen>> {
+        let seen = instants.iter().map(|at| {
+            let extent = window.window(*at);
+            Ok(match self {
+                Self::Rows(store) => Seen::Stored(store.visible(window, *at), extent),
+                Self::Latest(latest) => Seen::Kept(latest.early(window, *at)?, extent),
+                Self::Aggregate { shards, .. } => {
+                    Seen::States(shards.iter().map(|shard| shard.visible(*at)).collect::<Result<_>>()?, extent)
+                }
+                Self::Sessions(_) => return Err(Error::internal("a session is looked at twice")),
+            })
+        });
+        seen.collect()
+    }
+
     /// Passes the instants up to `limit`, whose results were made before.
     pub(super) fn pass(&mut self, limit: EventTime) -> Result<()> {
         let Self::Sessions(sessions) = self else { return Ok(()) };

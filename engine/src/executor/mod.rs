@@ -3,8 +3,11 @@
 mod assign;
 mod held;
 mod image;
+mod instants;
 mod latest;
 mod leaf;
+mod new_rows;
+mod output;
 mod row_keys;
 mod sessions;
 mod shard;

@@ -29,6 +29,8 @@ pub(crate) struct Shard {
     pub(crate) rows_read: u64,
     /// State rows of the last window evaluated.
     pub(crate) window_rows: u64,
+    /// Its instant.
+    evaluated: EventTime,
 }
 
 impl Shard {
@@ -37,7 +39,16 @@ impl Shard {
         let overlaps = window.range().0 >= window.slide().0.saturating_mul(4);
         let use_stacks = window.panes_per_window() > MERGE_DIRECTLY_PANES && overlaps;
         let stacks = use_stacks.then(|| Stacks::new(&window, &memory));
-        Self { plans, window, panes: PaneStore::default(), stacks, memory, rows_read: 0, window_rows: 0 }
+        Self {
+            plans,
+            window,
+            panes: PaneStore::default(),
+            stacks,
+            memory,
+            rows_read: 0,
+            window_rows: 0,
+            evaluated: EventTime(i64::MIN),
+        }
     }
 
     /// Whether a window or a pane has so many state rows that one task is slow with them.
@@ -48,6 +59,10 @@ impl Shard {
     /// Adds the state of a micro-batch.
     pub(crate) fn add(&mut self, deltas: Vec<(PaneTag, RecordBatch)>) -> Result<()> {
         for ((pane, tag), state) in deltas {
+            // Rows in time for a window that was evaluated come only where late rows still count as such.
+            if let (true, Some(stacks)) = (tag <= self.evaluated, &mut self.stacks) {
+                stacks.forget();
+            }
             self.panes.add(pane, tag, vec![state]);
             // What is on disk stays there until it is read anyway, or has doubled.
             if is_worth_merging(self.panes.recent(pane, tag)) {
@@ -87,13 +102,10 @@ impl Shard {
 
     fn state_of(&mut self, instant: EventTime) -> Result<Vec<RecordBatch>> {
         let (first, end) = self.window.panes_of(instant);
+        self.evaluated = instant;
         self.seal(instant, (first, end))?;
         let Some(mut stacks) = self.stacks.take() else {
-            let mut state = Vec::new();
-            for batches in self.panes.visible(&self.window, instant) {
-                state.extend(batches.read()?);
-            }
-            return Ok(state);
+            return self.visible(instant);
         };
         let Self { plans, rows_read, panes, window, .. } = self;
         let mut merge = |state: Vec<RecordBatch>| {
@@ -107,6 +119,15 @@ impl Shard {
             if tag <= instant && tag != self.window.first_instant(pane) {
                 state.extend(self.panes.read(pane, tag)?);
             }
+        }
+        Ok(state)
+    }
+
+    /// The state of the window at `instant` as far as it has come, pane by pane.
+    pub(crate) fn visible(&self, instant: EventTime) -> Result<Vec<RecordBatch>> {
+        let mut state = Vec::new();
+        for batches in self.panes.visible(&self.window, instant) {
+            state.extend(batches.read()?);
         }
         Ok(state)
     }

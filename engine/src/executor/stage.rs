@@ -3,6 +3,7 @@
 //! A stage's leaves read streams or other stages. A view's results of instant `e` enter the stage above with the
 //! event time `e − 1` tick, so that windows over windows are a chain of stages and nothing else.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
@@ -11,27 +12,21 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
+use crate::checkpoint::PaneTag;
 use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
 use crate::executor::held::{State, blocking};
-use crate::executor::leaf::LeafState;
+use crate::executor::instants::check_emission;
+use crate::executor::output::Output;
 use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
 use crate::executor::view::view_block;
 use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
-use crate::plan::Input;
+use crate::plan::{Emission, Input};
 use crate::program::{Explanation, Program, Shape};
 use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
 use crate::window::{Contents, WindowSpec};
-
-/// Instants evaluated together; bounds the results held in memory when many windows close at once.
-const INSTANTS_AT_ONCE: usize = 32;
-/// The same where state is on disk: windows share what is in memory, but read copies of their own of what is not.
-const INSTANTS_AT_ONCE_ON_DISK: usize = 1;
-
-/// The same for sessions: each has few rows, and all open ones are read for the ends of some.
-const SESSION_ENDS_AT_ONCE: usize = 4096;
 
 /// How a stage is run.
 #[derive(Debug, Clone)]
@@ -59,7 +54,7 @@ pub(crate) enum StageInput {
 
 /// Result rows, and the instant they belong to if the query is windowed.
 #[derive(Debug)]
-pub(crate) struct Emission {
+pub(crate) struct Emitted {
     pub(crate) instant: Option<EventTime>,
     pub(crate) rows: Vec<RecordBatch>,
 }
@@ -93,17 +88,20 @@ pub struct StageCounts {
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(super) program: Arc<Program>,
-    inputs: Vec<StageInput>,
+    pub(super) inputs: Vec<StageInput>,
     pub(super) views: Vec<View>,
     pub(super) windows: Vec<WindowSpec>,
     pub(super) calendars: Vec<Calendar>,
     pub(super) state: State,
+    pub(super) output: Output,
+    /// The panes and tags that came since early results and corrections were given last, where there are such.
+    pub(super) touched: BTreeSet<(usize, PaneTag)>,
     share: MemoryShare,
     pub(super) options: StageOptions,
     /// All instants up to here have been evaluated.
     pub(super) evaluated: EventTime,
     pub(super) counts: Vec<RowCounts>,
-    instants: u64,
+    pub(super) instants: u64,
 }
 
 #[derive(Debug)]
@@ -117,6 +115,7 @@ impl Stage {
     /// Sets the stage of `program` up; `stream_of` gives the index of a stream by its name.
     pub(crate) fn build<'a>(
         program: Program,
+        emission: Emission,
         options: StageOptions,
         stream_of: &'a (dyn Fn(&str) -> Result<usize> + Sync),
     ) -> BoxFuture<'a, Result<Self>> {
@@ -130,13 +129,16 @@ impl Stage {
                         Some(index) => StageInput::View(index),
                         None => {
                             let program = Program::compile(view.query.clone(), &options.runtime).await?;
-                            let stage = Self::build(program, options.clone(), stream_of).await?;
+                            let stage = Self::build(program, Emission::default(), options.clone(), stream_of).await?;
                             views.push(View { name: view.name.clone(), stage, rows: 0 });
                             StageInput::View(views.len() - 1)
                         }
                     },
                 });
             }
+            check_emission(&program, emission)?;
+            // Rows that pass, and groups without a window, are given as they change whatever is said.
+            let emission = if matches!(program.shape, Shape::Windows(_)) { emission } else { Emission::default() };
             let windows = program.inputs.iter().filter_map(|leaf| leaf.table().window().copied()).collect::<Vec<_>>();
             let state = State::new(&program, &options)?;
             let leaves = program.inputs.len();
@@ -147,6 +149,8 @@ impl Stage {
                 windows,
                 calendars: vec![Calendar::default(); leaves],
                 state,
+                output: Output::new(emission),
+                touched: BTreeSet::new(),
                 share: MemoryShare::new(Arc::clone(&options.memory)),
                 options,
                 evaluated: EventTime(i64::MIN),
@@ -159,7 +163,7 @@ impl Stage {
 
     /// The columns of its results.
     pub(crate) fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.program.schema)
+        self.output.schema(&self.program.schema)
     }
 
     /// Its plans and its views' in words, views first.
@@ -187,7 +191,7 @@ impl Stage {
             inputs: names.zip(self.counts.iter().copied()).collect(),
             state_rows_read: self.state.rows_read(),
             instants: self.instants,
-            state_bytes: self.state.bytes() as u64,
+            state_bytes: (self.state.bytes() + self.output.bytes()) as u64,
             plans_made: self.program.plans_made(),
             plan_count: self.program.plan_count(),
         };
@@ -273,9 +277,10 @@ impl Stage {
     }
 
     async fn update_windows(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
+        let lateness = self.output.emission.lateness.unwrap_or(Span(0));
         let deltas = self.in_parallel(units, move |program, unit| {
             let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
-            update(input, &unit)
+            update(input, &unit, lateness)
         });
         let deltas: Vec<Delta> = deltas.await?;
         let mut late = Vec::new();
@@ -289,6 +294,7 @@ impl Stage {
             if let (true, Some(calendar)) = (notes_panes, self.calendars.get_mut(leaf)) {
                 delta.state.iter().for_each(|((pane, tag), _)| calendar.note(*pane, *tag));
             }
+            self.touch(leaf, delta.state.iter().map(|(pair, _)| *pair));
             states.extend(delta.state);
         }
         self.state.add(leaf, states).await?;
@@ -305,7 +311,7 @@ impl Stage {
     }
 
     /// Writes state to disk while all state together exceeds its limit; waits while the disk has no room either.
-    async fn stay_within_memory(&mut self) -> Result<()> {
+    pub(super) async fn stay_within_memory(&mut self) -> Result<()> {
         let mut full_disk = FullDisk::new("the query, whose state exceeds its memory,");
         let mut excess = self.share.set(self.state.bytes());
         while excess > 0 {
@@ -362,18 +368,18 @@ impl Stage {
     }
 
     /// Evaluates the next instants that `watermark` crosses, a bounded number of them; empty once all are done.
-    pub(crate) async fn evaluate(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
+    pub(crate) async fn evaluate(&mut self, watermark: Watermark) -> Result<Vec<Emitted>> {
         match &mut self.state {
             State::Finite { plan } => match plan.take() {
                 None => Ok(Vec::new()),
                 Some(plan) => {
                     let rows = blocking(move || plan.run(Bindings::default())).await?;
-                    Ok(vec![Emission { instant: None, rows }])
+                    Ok(vec![Emitted { instant: None, rows }])
                 }
             },
             State::Stateless { ready } => {
                 let rows = std::mem::take(ready);
-                Ok(if rows.is_empty() { Vec::new() } else { vec![Emission { instant: None, rows }] })
+                Ok(if rows.is_empty() { Vec::new() } else { vec![Emitted { instant: None, rows }] })
             }
             State::Unbounded { state, ready } => {
                 if ready.is_empty() {
@@ -381,7 +387,7 @@ impl Stage {
                 }
                 let rows = state.update(std::mem::take(ready))?;
                 self.stay_within_memory().await?;
-                Ok(vec![Emission { instant: None, rows }])
+                Ok(vec![Emitted { instant: None, rows }])
             }
             State::Windows { .. } => self.evaluate_windows(watermark).await,
         }
@@ -399,144 +405,9 @@ impl Stage {
                 state.absorb(std::mem::take(ready))?;
                 self.stay_within_memory().await?;
             }
-            State::Windows { .. } => {
-                let limit = EventTime(self.output_watermark(watermark).0);
-                self.state.leaves_mut().iter_mut().try_for_each(|leaf| leaf.pass(limit))?;
-                self.evaluated = self.evaluated.max(limit);
-                self.evict();
-            }
+            State::Windows { .. } => self.pass_windows(watermark).await?,
         }
         Ok(())
-    }
-
-    async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emission>> {
-        let limit = EventTime(self.output_watermark(watermark).0);
-        let mut instants = Vec::new();
-        let is_session = self.windows.iter().any(|window| window.contents() == Contents::Session);
-        let at_once = match (is_session, self.state.is_on_disk()) {
-            (true, _) => SESSION_ENDS_AT_ONCE,
-            (false, true) => INSTANTS_AT_ONCE_ON_DISK,
-            (false, false) => INSTANTS_AT_ONCE,
-        };
-        while instants.len() < at_once {
-            let Some(instant) = self.next_instant(limit) else { break };
-            self.evaluated = instant;
-            instants.push(instant);
-        }
-        if instants.is_empty() {
-            self.evaluated = self.evaluated.max(limit);
-            self.evict();
-            return Ok(Vec::new());
-        }
-        self.instants += instants.len() as u64;
-        let results = self.state.evaluate(&self.program, &self.windows, &instants, self.options.tasks).await?;
-        self.state.spread(&self.options).await?;
-        self.evict();
-        self.stay_within_memory().await?;
-        let emissions = instants.into_iter().zip(results);
-        Ok(emissions.map(|(instant, rows)| Emission { instant: Some(instant), rows }).collect())
-    }
-
-    /// The last instant that may be evaluated when the query's streams have come to `watermark`; no result to come
-    /// will have an event time below it.
-    ///
-    /// Windows that are closed on the right wait for one tick more, and so do all windows above them.
-    fn output_watermark(&self, watermark: Watermark) -> Watermark {
-        if watermark == Watermark::END {
-            return watermark;
-        }
-        let inputs = self.inputs.iter().filter_map(|input| match input {
-            StageInput::Stream(_) => Some(watermark),
-            StageInput::View(index) => Some(self.views.get(*index)?.stage.output_watermark(watermark)),
-        });
-        let reached = EventTime(inputs.min().unwrap_or(watermark).0);
-        let shift = self.windows.iter().map(WindowSpec::shift).max().unwrap_or(Span(0));
-        Watermark(reached.minus(shift).0)
-    }
-
-    /// The next instant after the evaluated ones, up to `limit`, at which some window has rows.
-    fn next_instant(&self, limit: EventTime) -> Option<EventTime> {
-        let limit = if limit == EventTime(i64::MAX) { self.last_change()? } else { limit };
-        let mut after = self.evaluated;
-        loop {
-            let instant = self.leaves().filter_map(|leaf| leaf.next_own_instant(after)).min()?;
-            if instant > limit {
-                return None;
-            }
-            let present = self.leaves().filter_map(|leaf| leaf.next_presence(instant)).min()?;
-            if present <= instant {
-                return Some(instant);
-            }
-            after = EventTime(present.0.saturating_sub(1));
-        }
-    }
-
-    /// The last time worth evaluating when no more rows come: windows that rows never leave go on for ever.
-    fn last_change(&self) -> Option<EventTime> {
-        self.leaves().filter_map(|leaf| leaf.last_change()).max()
-    }
-
-    fn leaves(&self) -> impl Iterator<Item = LeafClock<'_>> {
-        let held = self.state.leaves();
-        let parts = self.windows.iter().zip(&self.calendars).zip(held);
-        parts.map(|((window, calendar), state)| LeafClock { window, calendar, state })
-    }
-
-    /// Drops the panes that no instant to come can see.
-    fn evict(&mut self) {
-        let is_single = self.windows.len() == 1;
-        for (leaf, (window, calendar)) in self.windows.iter().zip(&mut self.calendars).enumerate() {
-            if self.evaluated.0 == i64::MIN || self.evaluated.0 >= i64::MAX - 1 {
-                return;
-            }
-            if window.is_latest() {
-                calendar.unite(window.panes_of(window.instant_at_or_before(self.evaluated)).1);
-                continue;
-            }
-            // A side of a join keeps its last contents until its own next instant.
-            let needed = if is_single {
-                window.instant_after(self.evaluated)
-            } else {
-                window.instant_at_or_before(EventTime(self.evaluated.0 + 1))
-            };
-            let (first, _) = window.panes_of(needed);
-            calendar.evict(first);
-            self.state.evict(leaf, first);
-        }
-    }
-}
-
-/// When a leaf has something to show.
-struct LeafClock<'a> {
-    window: &'a WindowSpec,
-    calendar: &'a Calendar,
-    state: &'a LeafState,
-}
-
-impl LeafClock<'_> {
-    /// The first instant of its window after `time`.
-    fn next_own_instant(&self, time: EventTime) -> Option<EventTime> {
-        match self.window.contents() {
-            Contents::Session => self.state.next_session_end(time),
-            _ if self.window.is_by_row() => self.calendar.next_natural(self.window, time),
-            _ => Some(self.window.instant_after(time)),
-        }
-    }
-
-    /// The first time at or after `time` at which it has rows.
-    fn next_presence(&self, time: EventTime) -> Option<EventTime> {
-        match self.window.contents() {
-            Contents::Session => self.state.next_session_end(time.minus(Span(1))),
-            _ => self.calendar.next_presence(self.window, time),
-        }
-    }
-
-    /// The last time at which what it has changes by itself.
-    fn last_change(&self) -> Option<EventTime> {
-        match self.window.contents() {
-            Contents::Session => self.state.last_session_end(),
-            _ => self.calendar.last_change(self.window),
-        }
     }
 }
 

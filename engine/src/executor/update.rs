@@ -17,7 +17,7 @@ use crate::executor::assign::{Assignment, DROPPED, PaneTag, Slots, assign};
 use crate::ingest::Block;
 use crate::program::{InputPlan, Kept, Rows, SlotState, rows_by_slot};
 use crate::source::Offset;
-use crate::time::Watermark;
+use crate::time::{Span, Watermark};
 
 /// Runs must be at least this long on average to be sliced: an execution costs as much as so many rows.
 const SLICED_RUN_ROWS: usize = 2_048;
@@ -63,11 +63,11 @@ impl RowCounts {
     }
 }
 
-/// Runs the update plan of `input` on `unit`.
-pub(crate) fn update(input: &InputPlan, unit: &Unit) -> Result<Delta> {
+/// Runs the update plan of `input` on `unit`; rows count as in time for so long behind the watermark.
+pub(crate) fn update(input: &InputPlan, unit: &Unit, lateness: Span) -> Result<Delta> {
     let window = input.window()?;
     let mut slots = Slots::default();
-    let assigned: Vec<_> = unit.iter().map(|block| (block, assign(block, window, &mut slots))).collect();
+    let assigned: Vec<_> = unit.iter().map(|block| (block, assign(block, window, lateness, &mut slots))).collect();
     let mut delta = Delta::default();
     for (block, assignment) in &assigned {
         delta.count(block, assignment);

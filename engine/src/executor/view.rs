@@ -6,13 +6,13 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::arrays::{concat_rows, take_rows};
 use crate::error::Result;
-use crate::executor::stage::Emission;
+use crate::executor::stage::Emitted;
 use crate::ingest::Block;
 use crate::source::{Offset, PartitionId};
 use crate::time::Span;
 
 /// The results of a view at an instant as a block of the stage above: in one order, whatever order they came in.
-pub(super) fn view_block(emission: Emission, schema: &SchemaRef, first: u64) -> Result<Option<Block>> {
+pub(super) fn view_block(emission: Emitted, schema: &SchemaRef, first: u64) -> Result<Option<Block>> {
     let rows = concat_rows(schema, &emission.rows)?;
     let (Some(instant), 1..) = (emission.instant, rows.num_rows()) else { return Ok(None) };
     let columns: Vec<_> = rows

@@ -178,6 +178,12 @@ impl Stacks {
         Ok(())
     }
 
+    /// Forgets all that was made of panes: one of them has changed.
+    pub(crate) fn forget(&mut self) {
+        (self.suffix_block, self.prefix_block) = (i64::MIN, i64::MIN);
+        self.suffixes.clear();
+    }
+
     /// Writes suffixes to disk until at least `bytes` of memory are free or none is left in it, those first that are
     /// needed last.
     ///

@@ -16,7 +16,7 @@ use datafusion::prelude::SessionContext;
 use futures::future::join_all;
 use millstream_engine::durable::{Misfit, StateDirectory, resume_streams};
 use millstream_engine::ingest::Ingest;
-use millstream_engine::plan::{Input, StreamTable};
+use millstream_engine::plan::{Emission, Input, StreamTable};
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
@@ -46,6 +46,7 @@ pub(crate) struct Job {
     pub(crate) tables: Vec<Table>,
     /// The rows given so far, if the streams cannot be read again.
     pub(crate) given: Option<Arc<AtomicUsize>>,
+    pub(crate) emission: Emission,
 }
 
 /// How a run is paced; changes no row.
@@ -150,7 +151,7 @@ pub(crate) async fn run_together(
     let mut queries = Vec::new();
     for member in &members {
         let options = QueryOptions { name: member.name.to_owned(), ..options(pace.batch_rows) };
-        let planned = PlannedQuery::plan(member.logical, options).await?;
+        let planned = PlannedQuery::plan_emitting(member.logical, member.job.emission, options).await?;
         queries.push(planned.keep_in(directory, policy, Misfit::Refuse)?);
     }
     let ingests = resume_streams(&mut queries, directory, |stream| {

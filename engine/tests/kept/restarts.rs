@@ -6,6 +6,7 @@ use datafusion::object_store::memory::InMemory;
 use datafusion::object_store::path::Path;
 use millstream_engine::Error;
 use millstream_engine::durable::{Durability, ObjectFiles, StateDirectory};
+use millstream_engine::plan::Emission;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
@@ -15,7 +16,7 @@ use super::{Job, Pace, Table, as_process};
 use crate::oracle::Log;
 use crate::oracle::batch::{Relation, logical_plan, results};
 use crate::oracle::check::Query;
-use crate::oracle::table::{cells_of, difference};
+use crate::oracle::table::{Cells, cells_of, difference};
 
 /// Deaths after which a query is left to live.
 const MOST_DEATHS: u32 = 20;
@@ -28,21 +29,32 @@ pub(crate) fn check_restarted(
     rng: &mut StdRng,
 ) -> Result<u32, String> {
     let relations = query.relations(relations);
+    let (actual, deaths) = restarted(query, logs, &relations, Emission::default(), rng)?;
+    let results = as_process(results(query.ordered, &relations));
+    let expected: Vec<_> =
+        results.values().flat_map(|result| cells_of(&result.batches, result.slack * query.slack)).collect();
+    difference(&actual, &expected)
+        .map_err(|difference| format!("{} after {deaths} deaths\n{difference}", query.sql))?;
+    Ok(deaths)
+}
+
+/// The rows of `query` run through deaths at random epochs, and how many there were.
+pub(crate) fn restarted(
+    query: &Query,
+    logs: &[Log],
+    relations: &[Relation],
+    emission: Emission,
+    rng: &mut StdRng,
+) -> Result<(Vec<Cells>, u32), String> {
     let tables = logs.iter().map(|log| Table { log: Arc::new(log.clone()), window: None }).collect();
-    let job = Job { sql: query.sql, tables, given: None };
+    let job = Job { sql: query.sql, tables, given: None, emission };
     let state = if rng.random() { State::Store(Arc::default()) } else { State::Folder(tempfile::tempdir().unwrap()) };
-    let lives = Lives { job, relations, state, ledger: Ledger::default() };
+    let lives = Lives { job, relations: relations.to_vec(), state, ledger: Ledger::default() };
     let mut deaths = 0;
     while !lives.start(deaths, rng)? {
         deaths += 1;
     }
-    let results = as_process(results(query.ordered, &lives.relations));
-    let expected: Vec<_> =
-        results.values().flat_map(|result| cells_of(&result.batches, result.slack * query.slack)).collect();
-    let actual = cells_of(&lives.ledger.rows(), 0.0);
-    difference(&actual, &expected)
-        .map_err(|difference| format!("{} after {deaths} deaths\n{difference}", query.sql))?;
-    Ok(deaths)
+    Ok((cells_of(&lives.ledger.rows(), 0.0), deaths))
 }
 
 /// Runs a future that is told to stop before it is polled for the `polls`-th time.

@@ -1,0 +1,349 @@
+//! Which instants a windowed stage evaluates, and when: as windows close, before, and again.
+
+use crate::checkpoint::PaneTag;
+use crate::error::{Error, Result};
+use crate::executor::held::Look;
+use crate::executor::leaf::LeafState;
+use crate::executor::stage::{Emitted, Stage, StageInput};
+use crate::plan::{Emission, EmissionMode, REVISION};
+use crate::program::{Program, Shape};
+use crate::state::Calendar;
+use crate::time::{EventTime, Span, Watermark};
+use crate::window::{Contents, WindowSpec};
+
+/// Instants evaluated together; bounds the results held in memory when many windows close at once.
+const INSTANTS_AT_ONCE: usize = 32;
+/// The same where state is on disk: windows share what is in memory, but read copies of their own of what is not.
+const INSTANTS_AT_ONCE_ON_DISK: usize = 1;
+/// The same for sessions: each has few rows, and all open ones are read for the ends of some.
+const SESSION_ENDS_AT_ONCE: usize = 4096;
+
+/// Refuses what a query of this shape cannot give.
+pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()> {
+    if emission == Emission::default() {
+        return Ok(());
+    }
+    let is_windowed = matches!(program.shape, Shape::Windows(_));
+    let gives_changes = matches!(emission.mode, EmissionMode::Changes { every: None });
+    if !is_windowed && gives_changes && !emission.empty_windows && emission.lateness.is_none() {
+        // Rows that pass and groups without a window are given as they change, and in no other way.
+        return Ok(());
+    }
+    let refuse = |message: &str, hint: &str| Err(Error::query(message, hint));
+    if !is_windowed {
+        return refuse(
+            "how the results of windows are given says nothing about rows without a window",
+            "leave it out, or give the stream a window: t [Range 5 minutes, Slide 1 minute]",
+        );
+    }
+    if emission.lateness.is_some() && program.schema.column_with_name(REVISION).is_some() {
+        return refuse("the query has a column called \"revision\" of its own", "give it another name: x AS r");
+    }
+    let windows = || program.inputs.iter().filter_map(|input| input.table().window());
+    let has_sessions = windows().any(|window| window.contents() == Contents::Session);
+    let by_row = windows().any(WindowSpec::is_by_row);
+    if emission.lateness.is_some() && windows().any(WindowSpec::is_latest) {
+        return refuse(
+            "a window of the latest rows takes late rows at its next instant, and corrects none",
+            "leave ALLOW LATENESS out",
+        );
+    }
+    let is_early = matches!(emission.mode, EmissionMode::Changes { .. });
+    if has_sessions {
+        return refuse("a session is given once, when it ends", "leave EMIT, ISTREAM and DSTREAM out");
+    }
+    if by_row && (is_early || emission.empty_windows || emission.lateness.is_some()) {
+        return refuse(
+            "a window at each row is given once, and has that row",
+            "give the window a slide: t [Range 5 minutes, Slide 1 minute]",
+        );
+    }
+    Ok(())
+}
+
+impl Stage {
+    /// Notes panes that have changed, for results of windows that are open or were given before.
+    pub(super) fn touch(&mut self, leaf: usize, pairs: impl Iterator<Item = PaneTag>) {
+        let evaluated = self.evaluated;
+        match self.output.emission {
+            Emission { mode: EmissionMode::Changes { .. }, .. } => self.touched.extend(pairs.map(|pair| (leaf, pair))),
+            Emission { lateness: Some(_), .. } => {
+                let late = pairs.filter(|(_, tag)| *tag <= evaluated);
+                self.touched.extend(late.map(|pair| (leaf, pair)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes every pane as changed where results of open windows may wait for their time: some may not have been given.
+    pub(super) fn touch_all(&mut self) {
+        if matches!(self.output.emission.mode, EmissionMode::Changes { every: Some(_) }) {
+            let entries = self.calendars.iter().enumerate();
+            self.touched = entries.flat_map(|(leaf, panes)| panes.entries().map(move |pair| (leaf, pair))).collect();
+        }
+    }
+
+    /// The next results: corrections of closed windows, then windows that close, then those that are open.
+    pub(super) async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emitted>> {
+        let limit = EventTime(self.output_watermark(watermark).0);
+        if self.output.emission.lateness.is_some() {
+            let corrected = self.correct().await?;
+            if !corrected.is_empty() {
+                return Ok(corrected);
+            }
+        }
+        let closed = self.close(limit).await?;
+        if closed.is_empty() && matches!(self.output.emission.mode, EmissionMode::Changes { .. }) {
+            return self.give_early().await;
+        }
+        Ok(closed)
+    }
+
+    /// Passes the instants that `watermark` crosses, whose results were given before.
+    pub(super) async fn pass_windows(&mut self, watermark: Watermark) -> Result<()> {
+        if !self.output.has_history() {
+            let limit = EventTime(self.output_watermark(watermark).0);
+            self.state.leaves_mut().iter_mut().try_for_each(|leaf| leaf.pass(limit))?;
+            self.evaluated = self.evaluated.max(limit);
+            self.evict();
+            return Ok(());
+        }
+        let is_throttled = matches!(self.output.emission.mode, EmissionMode::Changes { every: Some(_) });
+        if is_throttled {
+            // Which of the open windows' results were given is not known: they are given again.
+            let limit = EventTime(self.output_watermark(watermark).0);
+            while !self.close(limit).await?.is_empty() {}
+            return Ok(());
+        }
+        while !self.evaluate_windows(watermark).await?.is_empty() {}
+        Ok(())
+    }
+
+    /// Evaluates the next instants up to `limit`, a bounded number of them; empty once all are done.
+    async fn close(&mut self, limit: EventTime) -> Result<Vec<Emitted>> {
+        let mut instants = Vec::new();
+        let at_once = self.instants_at_once();
+        while instants.len() < at_once {
+            let Some(next) = self.next_instant(limit) else { break };
+            self.evaluated = next.at;
+            instants.push(next);
+        }
+        if instants.is_empty() {
+            self.evaluated = self.evaluated.max(limit);
+            self.evict();
+            return Ok(Vec::new());
+        }
+        self.instants += instants.len() as u64;
+        let times: Vec<_> = instants.iter().map(|instant| instant.at).collect();
+        let results = self.results(&times, Look::Final).await?;
+        self.state.spread(&self.options).await?;
+        let mut emitted = Vec::with_capacity(instants.len());
+        for (instant, rows) in instants.into_iter().zip(results) {
+            let rows = if instant.is_absent && !self.output.emission.empty_windows { Vec::new() } else { rows };
+            emitted.push(Emitted { instant: Some(instant.at), rows: self.output.close(instant.at, rows)? });
+        }
+        self.evict();
+        self.stay_within_memory().await?;
+        Ok(emitted)
+    }
+
+    async fn results(
+        &mut self,
+        instants: &[EventTime],
+        look: Look,
+    ) -> Result<Vec<Vec<datafusion::arrow::record_batch::RecordBatch>>> {
+        self.state.evaluate(&self.program, &self.windows, instants, look, self.options.tasks).await
+    }
+
+    fn instants_at_once(&self) -> usize {
+        if self.output.decides_one_by_one() {
+            return 1;
+        }
+        let is_session = self.windows.iter().any(|window| window.contents() == Contents::Session);
+        match (is_session, self.state.is_on_disk()) {
+            (true, _) => SESSION_ENDS_AT_ONCE,
+            (false, true) => INSTANTS_AT_ONCE_ON_DISK,
+            (false, false) => INSTANTS_AT_ONCE,
+        }
+    }
+
+    /// Gives the windows again that rows have come to since they closed.
+    async fn correct(&mut self) -> Result<Vec<Emitted>> {
+        let touched = std::mem::take(&mut self.touched);
+        let mut instants = std::collections::BTreeSet::new();
+        for (leaf, pair) in touched {
+            instants.extend(self.instants_of(leaf, pair).take_while(|instant| *instant <= self.evaluated));
+        }
+        let instants: Vec<_> = instants.into_iter().collect();
+        let results = self.results(&instants, Look::Again).await?;
+        let output = &mut self.output;
+        let corrected = instants.into_iter().zip(results);
+        corrected.map(|(at, rows)| Ok(Emitted { instant: Some(at), rows: output.correct(at, rows)? })).collect()
+    }
+
+    /// Gives what is new in the windows that have changed and are open.
+    async fn give_early(&mut self) -> Result<Vec<Emitted>> {
+        if self.touched.is_empty() || self.output.early_due().is_some_and(|due| std::time::Instant::now() < due) {
+            return Ok(Vec::new());
+        }
+        self.output.note_early();
+        let touched = std::mem::take(&mut self.touched);
+        let mut instants = std::collections::BTreeSet::new();
+        for (leaf, pair) in touched {
+            instants.extend(self.instants_of(leaf, pair).filter(|instant| *instant > self.evaluated));
+        }
+        let mut emitted = Vec::new();
+        for instants in instants.into_iter().collect::<Vec<_>>().chunks(INSTANTS_AT_ONCE) {
+            let results = self.results(instants, Look::Again).await?;
+            for (at, rows) in instants.iter().zip(results) {
+                emitted.push(Emitted { instant: Some(*at), rows: self.output.early(*at, rows)? });
+            }
+        }
+        Ok(emitted)
+    }
+
+    /// When early results that wait for their time are due.
+    pub(crate) fn early_due(&self) -> Option<std::time::Instant> {
+        if self.touched.is_empty() { None } else { self.output.early_due() }
+    }
+
+    /// The instants at which a pane's rows are in a window, ascending; of the latest rows only the first.
+    fn instants_of(&self, leaf: usize, (pane, tag): PaneTag) -> impl Iterator<Item = EventTime> {
+        let window = self.windows.get(leaf).copied();
+        let first = window.filter(WindowSpec::is_latest).map(|window| window.instant_after(self.evaluated).max(tag));
+        let gone = match (window, first) {
+            (_, Some(first)) => first.plus(Span(1)),
+            (Some(window), None) => window.instant_after(window.last_instant(pane)),
+            (None, None) => tag,
+        };
+        let mut after = first.unwrap_or(tag).minus(Span(1));
+        std::iter::from_fn(move || {
+            let instant = self.windows.iter().map(|window| window.instant_after(after)).min()?;
+            after = instant;
+            (instant < gone).then_some(instant)
+        })
+    }
+
+    /// The last instant that may be evaluated when the query's streams have come to `watermark`; no result to come
+    /// will have an event time below it.
+    ///
+    /// Windows that are closed on the right wait for one tick more, and so do all windows above them.
+    pub(super) fn output_watermark(&self, watermark: Watermark) -> Watermark {
+        if watermark == Watermark::END {
+            return watermark;
+        }
+        let inputs = self.inputs.iter().filter_map(|input| match input {
+            StageInput::Stream(_) => Some(watermark),
+            StageInput::View(index) => Some(self.views.get(*index)?.stage.output_watermark(watermark)),
+        });
+        let reached = EventTime(inputs.min().unwrap_or(watermark).0);
+        let shift = self.windows.iter().map(WindowSpec::shift).max().unwrap_or(Span(0));
+        Watermark(reached.minus(shift).0)
+    }
+
+    /// The next instant after the evaluated ones, up to `limit`, at which some window has rows, or had until then.
+    fn next_instant(&self, limit: EventTime) -> Option<Instant> {
+        let is_end = limit == EventTime(i64::MAX);
+        if self.evaluated == EventTime(i64::MAX) {
+            return None;
+        }
+        let limit = if is_end { self.last_change().unwrap_or(EventTime(i64::MIN)) } else { limit };
+        let mut after = self.evaluated;
+        loop {
+            let at = self.leaves().filter_map(|leaf| leaf.next_own_instant(after)).min()?;
+            let present = self.leaves().filter_map(|leaf| leaf.next_presence(at)).min();
+            let is_absent = present.is_none_or(|present| present > at);
+            if is_absent && self.output.wants_absent() {
+                // At the end of input the rows given last go too, and nothing follows that.
+                let goes = is_end && !self.output.emission.empty_windows;
+                return (at <= limit || goes).then_some(Instant { at, is_absent });
+            }
+            if at > limit {
+                return None;
+            }
+            if !is_absent {
+                return Some(Instant { at, is_absent });
+            }
+            after = EventTime(present?.0.saturating_sub(1));
+        }
+    }
+
+    /// The last time worth evaluating when no more rows come: windows that rows never leave go on for ever.
+    fn last_change(&self) -> Option<EventTime> {
+        self.leaves().filter_map(|leaf| leaf.last_change()).max()
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = LeafClock<'_>> {
+        let held = self.state.leaves();
+        let parts = self.windows.iter().zip(&self.calendars).zip(held);
+        parts.map(|((window, calendar), state)| LeafClock { window, calendar, state })
+    }
+
+    /// Drops the panes that no instant to come can see, nor one that may be corrected.
+    fn evict(&mut self) {
+        let is_single = self.windows.len() == 1;
+        if self.evaluated.0 == i64::MIN || self.evaluated.0 >= i64::MAX - 1 {
+            return;
+        }
+        let lateness = self.output.emission.lateness;
+        let passed = self.evaluated.minus(lateness.unwrap_or(Span(0)));
+        for (leaf, (window, calendar)) in self.windows.iter().zip(&mut self.calendars).enumerate() {
+            if window.is_latest() {
+                calendar.unite(window.panes_of(window.instant_at_or_before(passed)).1);
+                continue;
+            }
+            // A side of a join keeps its last contents until its own next instant.
+            let needed = if is_single && lateness.is_none() {
+                window.instant_after(passed)
+            } else {
+                window.instant_at_or_before(EventTime(passed.0.saturating_add(1)))
+            };
+            let (first, _) = window.panes_of(needed);
+            calendar.evict(first);
+            self.state.evict(leaf, first);
+        }
+        self.output.forget_before(passed);
+    }
+}
+
+/// An instant to be evaluated.
+#[derive(Debug, Clone, Copy)]
+struct Instant {
+    at: EventTime,
+    /// Whether no window has a row there.
+    is_absent: bool,
+}
+
+/// When a leaf has something to show.
+struct LeafClock<'a> {
+    window: &'a WindowSpec,
+    calendar: &'a Calendar,
+    state: &'a LeafState,
+}
+
+impl LeafClock<'_> {
+    /// The first instant of its window after `time`.
+    fn next_own_instant(&self, time: EventTime) -> Option<EventTime> {
+        match self.window.contents() {
+            Contents::Session => self.state.next_session_end(time),
+            _ if self.window.is_by_row() => self.calendar.next_natural(self.window, time),
+            _ => Some(self.window.instant_after(time)),
+        }
+    }
+
+    /// The first time at or after `time` at which it has rows.
+    fn next_presence(&self, time: EventTime) -> Option<EventTime> {
+        match self.window.contents() {
+            Contents::Session => self.state.next_session_end(time.minus(Span(1))),
+            _ => self.calendar.next_presence(self.window, time),
+        }
+    }
+
+    /// The last time at which what it has changes by itself.
+    fn last_change(&self) -> Option<EventTime> {
+        match self.window.contents() {
+            Contents::Session => self.state.last_session_end(),
+            _ => self.calendar.last_change(self.window),
+        }
+    }
+}
