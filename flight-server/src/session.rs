@@ -229,7 +229,7 @@ impl Session {
         self.queries_started += 1;
         let mut options = self.options()?;
         options.name = self.name_of(sink);
-        let planned = PlannedQuery::plan(&query.logical, options).await;
+        let planned = PlannedQuery::plan_emitting(&query.logical, query.emission, options).await;
         planned.map_err(|error| placed(error, parsed, script))
     }
 

@@ -18,6 +18,7 @@ pub mod catalog;
 mod check;
 mod ddl;
 mod duration;
+mod emission;
 pub mod error;
 mod parse;
 mod parse_error;

@@ -13,6 +13,7 @@ use millstream_engine::plan::Location;
 
 use crate::ddl::{parse_definition, parse_value, parse_with};
 use crate::duration::Parameters;
+use crate::emission::take_emission;
 use crate::error::{Error, Result, location};
 use crate::parse_error::syntax_error;
 use crate::rewrite::rewrite;
@@ -79,7 +80,7 @@ fn parse_body(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
 }
 
 fn starts_query(cursor: &Cursor<'_>) -> bool {
-    let words = ["select", "with", "values", "istream", "dstream"];
+    let words = ["select", "with", "values", "istream", "dstream", "rstream"];
     *cursor.peek() == Token::LParen || words.iter().any(|word| cursor.at_word(word))
 }
 
@@ -200,7 +201,8 @@ fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQu
     if tokens.is_empty() {
         return Err(cursor.expected("a query, SELECT …"));
     }
-    let rewritten = rewrite(tokens, context.parameters)?;
+    let (query_tokens, emission) = take_emission(tokens, context.parameters)?;
+    let rewritten = rewrite(&query_tokens, context.parameters)?;
     let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(rewritten.tokens);
     let query = parser.parse_query().map_err(|error| syntax_error(&error, tokens))?;
     let next = parser.peek_token();
@@ -214,7 +216,8 @@ fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQu
     }
     let text = slice(context.text, tokens).to_owned();
     let with_names = with_names(&query);
-    Ok(ParsedQuery { query, with_names, windows: rewritten.windows.into(), tokens: tokens.into(), text })
+    let windows = rewritten.windows.into();
+    Ok(ParsedQuery { query, with_names, windows, emission, tokens: tokens.into(), text })
 }
 
 /// The first word that is almost, but not quite, a keyword of a query.

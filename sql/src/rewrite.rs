@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
 use crate::duration::Parameters;
+use crate::emission::starts_clause;
 use crate::error::{Error, Result};
 use crate::quoting::{is_operator, quote_operand};
 use crate::table_function::{at_table_function, parse_table_function};
@@ -304,32 +305,20 @@ impl Rewriter<'_> {
         Err(error.at(self.cursor.location()))
     }
 
-    /// Clauses of the wider dialect that do nothing yet.
+    /// Clauses of a whole statement that stand inside of one.
     fn refuse_clauses(&self) -> Result<()> {
         let cursor = &self.cursor;
-        let next_is = |words: &[&str]| words.iter().any(|word| is_word(cursor.peek_nth(1), word));
         let is_operand = !is_operator(cursor.previous(0)) && *cursor.previous(0) != Token::Comma;
-        let first = self.frames.is_empty() && *cursor.previous(0) == Token::EOF;
+        let in_parentheses = !self.frames.is_empty();
         let after_select = is_word(cursor.previous(0), "select")
+            && ["istream", "dstream", "rstream"].iter().any(|word| cursor.at_word(word))
             && matches!(cursor.peek_nth(1), Token::Word(_))
-            && !next_is(&["from", "as"]);
-        let (what, hint) = if cursor.at_word("emit")
-            && is_operand
-            && next_is(&["changes", "final", "on", "after", "every", "periodic"])
-        {
-            ("EMIT", "leave it out: a windowed query emits each window once, when it is complete")
-        } else if (cursor.at_word("istream") || cursor.at_word("dstream"))
-            && (after_select || (first && *cursor.peek_nth(1) == Token::LParen))
-        {
-            ("ISTREAM and DSTREAM", "leave it out: a windowed query yields its whole result at each instant")
-        } else if cursor.at_words(&["with", "empty", "windows"]) {
-            ("WITH EMPTY WINDOWS", "leave it out: a window without rows yields nothing")
-        } else if cursor.at_words(&["allow", "lateness"]) {
-            ("ALLOW LATENESS", "move the watermark back instead: WATERMARK FOR ts AS ts - INTERVAL '1' MINUTE")
-        } else {
-            return Ok(());
-        };
-        Err(Error::unsupported(what, hint).at(cursor.location()))
+            && !["from", "as"].iter().any(|word| is_word(cursor.peek_nth(1), word));
+        if in_parentheses && (after_select || (is_operand && starts_clause(cursor.rest()))) {
+            let error = Error::unsupported(format!("{} inside of a query", cursor.peek()), "");
+            return Err(error.hint("it belongs to a whole statement, at its start or its end").at(cursor.location()));
+        }
+        Ok(())
     }
 
     /// Counts what makes the statement's tree deep without nesting in the text.

@@ -6,7 +6,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::HashSet;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use millstream_engine::plan::{Location, StreamDefinition};
+use millstream_engine::plan::{Emission, Location, StreamDefinition};
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::check;
@@ -189,6 +189,10 @@ impl Session {
 
     fn create_view(&self, name: &str, query: &ParsedQuery, create: &Create) -> Result<Statement> {
         let definition = ViewDefinition { name: name.to_owned(), text: query.text.clone(), query: query.clone() };
+        if query.emission != Emission::default() {
+            let error = Error::unsupported("EMIT, ISTREAM or DSTREAM in a view", "");
+            return Err(error.hint("a view is text: put it on the query that reads the view").at(create.name_location));
+        }
         let planned = self.query(query)?;
         let mut names = HashSet::new();
         for field in planned.logical.schema().fields() {
@@ -268,7 +272,11 @@ impl Session {
             .analyzer()
             .execute_and_check(logical.clone(), self.state.config_options(), |_, _| {})
             .map_err(|error| planning_error(error, query, &self.catalog))?;
-        Ok(StreamQuery { logical, text: query.text.clone(), is_streaming })
+        if !is_streaming && query.emission != Emission::default() {
+            let error = Error::new("a query that reads no stream gives its result once");
+            return Err(error.hint("leave EMIT, ISTREAM, DSTREAM and what belongs to them out"));
+        }
+        Ok(StreamQuery { logical, text: query.text.clone(), emission: query.emission, is_streaming })
     }
 }
 

@@ -6,7 +6,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use millstream_engine::plan::{Location, StreamDefinition, WithOption};
+use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
 
 use crate::catalog::{SinkDefinition, ViewDefinition};
 use crate::error::location;
@@ -78,6 +78,8 @@ pub(crate) struct ParsedQuery {
     pub(crate) with_names: Arc<[String]>,
     /// The windows by the number that stands for each in `query`.
     pub(crate) windows: Arc<[WindowClause]>,
+    /// What it gives of its results.
+    pub(crate) emission: Emission,
     /// The tokens as typed, for the user's words and their places.
     pub(crate) tokens: Arc<[TokenWithSpan]>,
     /// The query as typed.
@@ -159,6 +161,8 @@ pub struct StreamQuery {
     pub logical: LogicalPlan,
     /// The query as typed.
     pub text: String,
+    /// What it gives of its results.
+    pub emission: Emission,
     /// Whether a stream is read; if not, the query runs once over static tables.
     pub is_streaming: bool,
 }

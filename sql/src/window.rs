@@ -93,7 +93,7 @@ impl Bracket {
             "Range Unbounded" => return Ok(None),
             "Now" => WindowSpec::now(),
             "Rows" => checked(WindowSpec::latest(self.rows.unwrap_or_default(), self.slide))?,
-            "Session" => checked(WindowSpec::session(self.gap.unwrap_or(Span(0))))?,
+            "Session" => return Ok(Some(session_spec(self.gap.unwrap_or(Span(0)))?)),
             _ => {
                 let range = self.range.unwrap_or(Span(0));
                 match self.slide {
@@ -109,7 +109,9 @@ impl Bracket {
     /// Refuses parts that a window of this kind cannot have.
     fn refuse_parts(&self, kind: &str) -> Result<()> {
         let has_slide = matches!(kind, "Range" | "Rows") && self.slide.is_some();
-        let (part, hint) = if self.slide.is_some() && !matches!(kind, "Range" | "Rows") {
+        let (part, hint) = if kind == "Range Unbounded" && self.slide.is_some() {
+            ("Slide", "leave it out: the results change with every row; or give the window a range")
+        } else if self.slide.is_some() && !matches!(kind, "Range" | "Rows") {
             ("Slide", EXAMPLE)
         } else if self.offset.is_some() && !has_slide {
             ("Offset", "only a window with a Slide has one")
@@ -132,6 +134,10 @@ fn checked(spec: millstream_engine::Result<WindowSpec>) -> Result<WindowSpec> {
     spec.map_err(|error| Error { hint: error.hint().map(str::to_owned), ..Error::new(error.to_string()) })
 }
 
+fn session_spec(gap: Span) -> Result<WindowSpec> {
+    WindowSpec::session(gap).map_err(|_| Error::new(format!("a session with a gap of {gap}")).hint(SESSION_EXAMPLE))
+}
+
 /// A session window of the rows of each of `keys`.
 ///
 /// # Errors
@@ -142,7 +148,7 @@ pub(crate) fn session_window(
     time_column: Option<ColumnName>,
     location: Option<Location>,
 ) -> Result<WindowClause> {
-    let spec = checked(WindowSpec::session(gap)).map_err(|error| error.hint(SESSION_EXAMPLE).at(location))?;
+    let spec = session_spec(gap).map_err(|error| error.at(location))?;
     Ok(WindowClause { spec: Some(spec), keys, time_column, location })
 }
 

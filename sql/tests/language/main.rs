@@ -4,8 +4,10 @@
 
 mod accepted;
 mod declarations;
+mod emission;
 mod garbage;
 mod refused;
+mod windows;
 
 use std::sync::Arc;
 

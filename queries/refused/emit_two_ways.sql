@@ -1,0 +1,1 @@
+SELECT ISTREAM szcode FROM STOCK [Range 5 minutes, Slide 1 minute] EMIT CHANGES

@@ -1,1 +1,0 @@
-SELECT ISTREAM szcode FROM STOCK [Range 5 minutes, Slide 1 minute]

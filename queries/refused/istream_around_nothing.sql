@@ -1,0 +1,1 @@
+ISTREAM (SELECT szcode FROM STOCK [Range 5 minutes, Slide 1 minute]) x

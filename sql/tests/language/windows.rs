@@ -1,0 +1,72 @@
+//! Every kind of window, in each of its spellings.
+
+use crate::{leaves, query, session};
+
+#[test]
+fn brackets_and_functions_describe_every_kind_of_window() {
+    let same = [
+        ("stock [Now]", "now"),
+        ("stock [Range 1 minute]", "range 1 minute"),
+        ("stock [Range 60]", "range 1 minute"),
+        ("stock [Range Unbounded]", ""),
+        ("stock [Rows 7]", "rows 7"),
+        ("stock [Rows 7, Slide 1 minute]", "rows 7 slide 1 minute"),
+        ("stock [Rows 7 Slide 1 minute Offset 5 seconds]", "rows 7 slide 1 minute offset 5 seconds"),
+        ("stock [Partition By szcode Rows 1]", "partition by szcode rows 1"),
+        (
+            "stock [Partition By szcode, lastPrice Rows 2 Slide 60 s]",
+            "partition by szcode, lastprice rows 2 slide 1 minute",
+        ),
+        (
+            "stock [Partition By szcode, Rows 2, Closed Right, Slide 60 s]",
+            "partition by szcode rows 2 slide 1 minute closed right",
+        ),
+        ("stock [Session Gap 1 minute Partition By szcode]", "partition by szcode session gap 1 minute"),
+        ("stock [Session Gap 60]", "session gap 1 minute"),
+        (
+            "SESSION(TABLE stock PARTITION BY szcode, DESCRIPTOR(eventTime), INTERVAL '1' MINUTE)",
+            "partition by szcode session gap 1 minute",
+        ),
+        (
+            "SESSION(TABLE stock PARTITION BY szcode, lastPrice, DESCRIPTOR(eventTime), 1 minute)",
+            "partition by szcode, lastprice session gap 1 minute",
+        ),
+        (
+            "SESSION(TABLE stock PARTITION BY (szcode, lastPrice), DESCRIPTOR(eventTime), 1 minute)",
+            "partition by szcode, lastprice session gap 1 minute",
+        ),
+        (
+            "SESSION(TABLE stock, DESCRIPTOR(eventTime), DESCRIPTOR(szcode), 1 minute)",
+            "partition by szcode session gap 1 minute",
+        ),
+        ("SESSION(stock PARTITION BY szcode, eventTime, 1 minute)", "partition by szcode session gap 1 minute"),
+        (
+            "TABLE(SESSION(DATA => TABLE stock, TIMECOL => DESCRIPTOR(eventTime), GAP => INTERVAL '1 minute'))",
+            "session gap 1 minute",
+        ),
+        (
+            "CUMULATE(TABLE stock, DESCRIPTOR(eventTime), INTERVAL '1' MINUTE, INTERVAL '1' HOUR)",
+            "cumulate step 1 minute size 1 hour",
+        ),
+        (
+            "CUMULATE(DATA => TABLE stock, TIMECOL => DESCRIPTOR(eventTime), STEP => 1 minute, SIZE => 1 hour, \
+             OFFSET => 5 minutes)",
+            "cumulate step 1 minute size 1 hour offset 5 minutes",
+        ),
+    ];
+    for (relation, window) in same {
+        let plan = query(&session(), &format!("SELECT COUNT(*) FROM {relation}")).logical;
+        let expected = if window.is_empty() { "stock".to_owned() } else { format!("stock[{window}]") };
+        assert_eq!(leaves(&plan), [expected], "{relation}");
+    }
+}
+
+#[test]
+fn a_window_of_the_latest_rows_has_an_end_only() {
+    let columns = |relation: &str| {
+        let plan = query(&session(), &format!("SELECT * FROM {relation}")).logical;
+        plan.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(columns("stock [Rows 5]"), "szcode eventtime lastprice window_end");
+    assert_eq!(columns("stock [Session Gap 5]"), "szcode eventtime lastprice window_start window_end");
+}
