@@ -18,6 +18,7 @@ mod aggregate;
 mod compile;
 mod exact;
 mod explain;
+mod factored;
 mod order;
 mod overflow;
 mod rename;
