@@ -60,9 +60,10 @@ use grouping::Grouping;
 use joined::Joined;
 use measure::Call;
 
-/// `plan` in factored form wherever that applies, if all it reads are streams through windows.
+/// `plan` in factored form wherever that applies, if all it reads is streams through windows.
 ///
-/// Other plans are those of endless streams, which keep no state to aggregate, or read tables, which change not.
+/// Endless streams have no finite sides to group, and grouping a static table at every instant anew would cost more
+/// than it saves.
 pub(crate) fn factored_windows(plan: LogicalPlan) -> DataFusionResult<Transformed<LogicalPlan>> {
     if has_only_windows(&plan)? { factored(plan) } else { Ok(Transformed::no(plan)) }
 }
