@@ -3,7 +3,7 @@
 //! The names of the stock example are mapped to the columns that random logs have: `k` is the code of the stock, `g`
 //! the user, `f` a price, `i` and `d` amounts.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod oracle;

@@ -11,7 +11,7 @@
 //!   stream leaf             a slot, bound anew for each run     ┘
 //! ```
 //!
-//! Before that, joins under aggregates become joins of aggregates where they can ([`factored`]).
+//! Before that, joins under aggregates become joins of aggregates where they can (`factored`).
 //!
 //! Where the lowest node above the leaves is not an aggregate, pane state is the rows themselves and `evaluate` is
 //! the whole plan over the rows of a window, which is right for any SQL.
