@@ -15,6 +15,7 @@ use crate::nodes::SlotExec;
 use crate::plan::StreamTable;
 use crate::program::aggregate::{AggregatePlans, cut_aggregates};
 use crate::program::exact::exact_sums;
+use crate::program::factored::factored_windows;
 use crate::program::order::total_order;
 use crate::program::overflow::check_arithmetic;
 use crate::program::rows::{Bound, RowChain, take_heads};
@@ -73,7 +74,9 @@ impl Program {
     pub(crate) async fn compile(logical: LogicalPlan, runtime: &Arc<RuntimeEnv>) -> Result<Self> {
         let planner = Planner::new(runtime);
         let logical = total_order(exact_sums(planner.analyzed(logical)?)?)?;
-        let planned = planner.physical(check_arithmetic(planner.optimized(&logical)?)?).await?;
+        let optimized = factored_windows(planner.optimized(&logical)?)?;
+        let optimized = if optimized.transformed { planner.optimized(&optimized.data)? } else { optimized.data };
+        let planned = planner.physical(check_arithmetic(optimized)?).await?;
         let schema = planned.schema();
         let (plan, heads) = take_heads(planned)?;
         let (plan, aggregates) = cut_aggregates(plan, &heads, &planner)?;

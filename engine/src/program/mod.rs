@@ -14,11 +14,14 @@
 //! Each leaf of a query is cut by itself. Where the lowest node above a leaf is not an aggregate, its pane state is the
 //! rows themselves, and `post` is all of the plan above them, which is right for any SQL. So a join of two grouped
 //! windows keeps the groups of each, and one of a grouped window with rows keeps groups and rows.
+//!
+//! Before that, joins under aggregates become joins of aggregates where they can (`factored`).
 
 mod aggregate;
 mod compile;
 mod exact;
 mod explain;
+mod factored;
 mod order;
 mod overflow;
 mod rename;
