@@ -214,7 +214,8 @@ fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQu
     }
     let text = slice(context.text, tokens).to_owned();
     let with_names = with_names(&query);
-    Ok(ParsedQuery { query, with_names, windows: rewritten.windows.into(), tokens: tokens.into(), text })
+    let (windows, calls) = (rewritten.windows.into(), rewritten.calls.into());
+    Ok(ParsedQuery { query, with_names, windows, calls, tokens: tokens.into(), text })
 }
 
 /// The first word that is almost, but not quite, a keyword of a query.

@@ -11,6 +11,7 @@ use millstream_engine::plan::{Location, StreamDefinition, WithOption};
 use crate::catalog::{SinkDefinition, ViewDefinition};
 use crate::error::location;
 use crate::window::WindowClause;
+use crate::window_call::WindowCall;
 
 /// One statement of a text: its grammar is known to be right, its names are not looked up yet.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ pub(crate) struct ParsedQuery {
     pub(crate) with_names: Arc<[String]>,
     /// The windows by the number that stands for each in `query`.
     pub(crate) windows: Arc<[WindowClause]>,
+    /// The calls of window functions by the number that stands for each in `query`.
+    pub(crate) calls: Arc<[WindowCall]>,
     /// The tokens as typed, for the user's words and their places.
     pub(crate) tokens: Arc<[TokenWithSpan]>,
     /// The query as typed.

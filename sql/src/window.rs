@@ -2,6 +2,7 @@
 //!
 //! The spellings differ, the meaning does not: each becomes a [`WindowClause`].
 
+use datafusion::sql::sqlparser::ast::Expr as SqlExpr;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_engine::plan::Location;
 use millstream_engine::time::Span;
@@ -9,6 +10,8 @@ use millstream_engine::window::WindowSpec;
 
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result};
+use crate::suggest::list;
+use crate::time_zone::{TimeZone, parse_time_zone};
 use crate::token::{Cursor, fold};
 
 const EXAMPLE: &str = "write for example [Range 5 minutes, Slide 1 minute]";
@@ -30,6 +33,7 @@ struct Bracket {
     range: Option<Span>,
     slide: Option<Span>,
     offset: Option<Span>,
+    time_zone: Option<TimeZone>,
     closed_right: Option<bool>,
     time_column: Option<(String, Option<Location>)>,
 }
@@ -54,7 +58,8 @@ pub(crate) fn parse_bracket(cursor: &mut Cursor<'_>, parameters: &Parameters) ->
         let error = Error::unsupported(format!("[Range {range}] without Slide"), EXAMPLE);
         return Err(error.at(location));
     };
-    let spec = window_spec(range, slide, bracket.offset, location)?;
+    let zone = bracket.time_zone.map(|zone| zone.offset(slide)).transpose()?;
+    let spec = window_spec(range, slide, total_offset(bracket.offset, zone), location)?;
     let spec = if bracket.closed_right == Some(true) { spec.closed_right() } else { spec };
     Ok(WindowClause { spec, time_column: bracket.time_column, location })
 }
@@ -76,7 +81,32 @@ pub(crate) fn window_spec(
     Ok(spec.with_offset(offset.unwrap_or(Span(0))))
 }
 
-/// One of `Range R`, `Slide S`, `Offset O`, `Closed Left|Right`, `On column`.
+/// The session window of rows that agree in `keys` and follow each other within `gap`.
+///
+/// Every spelling of a session in GROUP BY and of ksqlDB's clause ends here; `keys` are the other elements of
+/// GROUP BY, with the expressions that its numbers stand for.
+///
+/// # Errors
+/// Session windows do nothing yet.
+pub(crate) fn session_window(
+    gap: Span,
+    keys: &[SqlExpr],
+    _time_column: Option<(String, Option<Location>)>,
+    location: Option<Location>,
+) -> Result<WindowClause> {
+    let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+    let by = if keys.is_empty() { String::new() } else { format!(" by {}", list(&keys, "and")) };
+    let error = Error::unsupported(format!("a session window{by} with a gap of {gap}"), "TUMBLE and HOP work");
+    Err(error.at(location))
+}
+
+/// An offset as written and that of a time zone.
+pub(crate) fn total_offset(offset: Option<Span>, zone: Option<Span>) -> Option<Span> {
+    let Some(zone) = zone else { return offset };
+    Some(Span(offset.unwrap_or(Span(0)).0.saturating_add(zone.0)))
+}
+
+/// One of `Range R`, `Slide S`, `Offset O`, `Time Zone 'Z'`, `Closed Left|Right`, `On column`.
 fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Bracket) -> Result<()> {
     refuse_other_windows(cursor)?;
     let place = cursor.location();
@@ -90,6 +120,8 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
         ("Slide", bracket.slide.replace(parse_duration(cursor, Some(parameters))?).is_some())
     } else if cursor.eat_word("offset") {
         ("Offset", bracket.offset.replace(parse_duration(cursor, Some(parameters))?).is_some())
+    } else if cursor.eat_words(&["time", "zone"]) {
+        ("Time Zone", bracket.time_zone.replace(parse_time_zone(cursor)?).is_some())
     } else if cursor.eat_word("closed") {
         ("Closed", bracket.closed_right.replace(parse_side(cursor)?).is_some())
     } else if cursor.eat_word("on") {
@@ -97,7 +129,7 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
         let column = fold(cursor.expect_name("the stream's watermark column")?);
         ("On", bracket.time_column.replace((column, place)).is_some())
     } else {
-        return Err(cursor.expected("Range, Slide, Offset, Closed or \"]\"").hint(EXAMPLE));
+        return Err(cursor.expected("Range, Slide, Offset, Time Zone, Closed or \"]\"").hint(EXAMPLE));
     };
     if twice {
         return Err(Error::new(format!("the window says {part} twice")).hint(EXAMPLE).at(place));

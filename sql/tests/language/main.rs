@@ -6,6 +6,7 @@ mod accepted;
 mod declarations;
 mod garbage;
 mod refused;
+mod spellings;
 
 use std::sync::Arc;
 

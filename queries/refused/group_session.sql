@@ -1,0 +1,1 @@
+SELECT session(interval '5 minutes') AS window, szcode, COUNT(*) FROM STOCK GROUP BY 1, szcode
