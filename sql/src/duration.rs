@@ -35,7 +35,7 @@ const CALENDAR_UNITS: [(&[&str], &str, &str); 3] = [
 ];
 
 /// Words that may follow a number of seconds without being its unit.
-const FOLLOWERS: [&str; 9] = ["range", "slide", "offset", "closed", "on", "rows", "partition", "idle", "max"];
+const FOLLOWERS: [&str; 10] = ["range", "slide", "offset", "closed", "on", "rows", "partition", "idle", "max", "time"];
 
 /// Reads a duration as it stands in a setting or on a command line: `100 ms`, `5 minutes`; a bare number is seconds.
 ///
@@ -47,6 +47,16 @@ pub fn parse_span(value: &str) -> Result<Span> {
     let span = parse_duration(&mut cursor, None)?;
     cursor.expect_end()?;
     Ok(span)
+}
+
+/// Whether the next tokens can only be a duration: a number, a text or `INTERVAL …`, but not a name.
+pub(crate) fn starts_duration(cursor: &Cursor<'_>) -> bool {
+    let is_value = |token: &Token| {
+        matches!(token, Token::Number(..) | Token::SingleQuotedString(_) | Token::Minus | Token::Placeholder(_))
+    };
+    let is_interval = cursor.at_word("interval");
+    let next = cursor.peek_nth(1);
+    is_value(cursor.peek()) || (is_interval && (is_value(next) || matches!(next, Token::Word(_))))
 }
 
 /// Reads a duration at the cursor; a name is looked up in `parameters`, where they are allowed.

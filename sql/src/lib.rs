@@ -6,13 +6,13 @@
 //! ```text
 //! text ─ token ─► statements ─ parse, ddl ─► declarations
 //!                     │
-//!                     └ rewrite (windows, names) ─► sqlparser ─ scope ─► DataFusion plan ─ check ─► StreamQuery
+//!                     └ rewrite (windows, names) ─► sqlparser ─ group_window, scope ─► DataFusion plan ─ check ─► StreamQuery
 //! ```
 //!
 //! Whatever cannot be done is refused here, with the place in the text and what to type instead: an [`Error`].
 //! The leaves of the plans are the engine's [`StreamTable`](millstream_engine::plan::StreamTable)s.
 //!
-//! Read [`statement`], then `parse`, `rewrite`, `scope` and `check`.
+//! Read [`statement`], then `parse`, `rewrite`, `group_window`, `scope` and `check`.
 
 pub mod catalog;
 mod check;
@@ -20,6 +20,9 @@ mod ddl;
 mod duration;
 mod emission;
 pub mod error;
+mod group_window;
+mod ksql_window;
+mod own_expressions;
 mod parse;
 mod parse_error;
 mod plan_error;
@@ -33,9 +36,12 @@ mod show;
 pub mod statement;
 mod suggest;
 mod table_function;
+mod time_zone;
 mod token;
 mod types;
 mod window;
+mod window_call;
+mod window_names;
 
 pub use catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 pub use duration::parse_span;

@@ -9,6 +9,7 @@ use millstream_engine::plan::{Location, WINDOW_END, WINDOW_START};
 
 use crate::catalog::Catalog;
 use crate::error::{Error, location};
+use crate::group_window::WINDOW_TIME;
 use crate::statement::ParsedQuery;
 use crate::suggest::{list, nearest};
 use crate::token::lower_first;
@@ -70,7 +71,7 @@ fn unknown_column(field: &Column, valid: &[Column], (typed, is_quoted): (String,
         return Error::new(format!("\"{relation}\" has no column of that name: {typed}")).hint(offer(field, &names));
     }
     let error = Error::new(format!("unknown column \"{typed}\""));
-    if [WINDOW_START, WINDOW_END].contains(&field.name.as_str()) {
+    if [WINDOW_START, WINDOW_END, WINDOW_TIME].contains(&field.name.as_str()) {
         return error.hint("only a stream with a window has it: t [Range 5 minutes, Slide 1 minute]");
     }
     if is_quoted {

@@ -3,6 +3,8 @@
 //! | typed | parsed |
 //! |---|---|
 //! | `t [Range R, Slide S]`, `HOP(TABLE t, …)` | `t("$window 0")`, and window 0 on the side |
+//! | `HOP(…)` in GROUP BY or SELECT | `"$call 0"`, and call 0 on the side |
+//! | `t WINDOW TUMBLING (…)` | `t("$call 0")` |
 //! | `FROM a, b, ON c` | `FROM a JOIN b ON c` |
 //! | `SELECT end FROM t` | `SELECT "end" FROM t` |
 //!
@@ -17,10 +19,12 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 use crate::duration::Parameters;
 use crate::emission::starts_clause;
 use crate::error::{Error, Result};
+use crate::ksql_window::{at_window_clause, parse_window_clause};
 use crate::quoting::{is_operator, quote_operand};
 use crate::table_function::{at_table_function, parse_table_function};
 use crate::token::{Cursor, is_word, quoted};
 use crate::window::{WindowClause, parse_bracket};
+use crate::window_call::{CALL_MARKER, WindowCall, at_window_call, parse_window_call};
 
 /// The argument that stands for a window starts with this; its number follows.
 pub(crate) const WINDOW_ARGUMENT: &str = "$window ";
@@ -51,11 +55,12 @@ const AFTER_FROM: [&str; 14] = [
 /// Words that join two operands or follow one.
 const OPERATOR_WORDS: [&str; 9] = ["and", "or", "not", "is", "like", "ilike", "between", "in", "collate"];
 
-/// A query's tokens as the parser takes them, and its windows by number.
+/// A query's tokens as the parser takes them, and its windows and calls of window functions by number.
 #[derive(Debug, Default)]
 pub(crate) struct Rewritten {
     pub(crate) tokens: Vec<TokenWithSpan>,
     pub(crate) windows: Vec<WindowClause>,
+    pub(crate) calls: Vec<WindowCall>,
 }
 
 /// The part of a query that the tokens of a frame belong to.
@@ -74,6 +79,12 @@ struct Frame {
     expects_relation: bool,
     /// Where the commas of the FROM clause stand in the output, since the last ON.
     commas: Vec<usize>,
+    /// How many relations the FROM clause has so far.
+    relations: usize,
+    /// Where the last of them ends in the output, if it is a name.
+    relation_end: Option<usize>,
+    /// Whether one of them has a window.
+    has_window: bool,
     /// JOINs that wait for their ON.
     open_joins: usize,
     /// Operators around the frame.
@@ -122,6 +133,12 @@ impl Rewriter<'_> {
         if self.frame.clause == Clause::From && *self.cursor.peek() == Token::LBracket {
             self.refuse_bracket_after_alias()?;
         }
+        if self.frame.clause == Clause::From && at_window_clause(&self.cursor) {
+            return self.window_clause();
+        }
+        if self.frame.clause != Clause::From && !self.is_alias() && at_window_call(&self.cursor) {
+            return self.window_call();
+        }
         match self.cursor.peek() {
             Token::LParen | Token::LBracket | Token::LBrace => self.open(),
             Token::RParen | Token::RBracket | Token::RBrace => {
@@ -152,6 +169,7 @@ impl Rewriter<'_> {
         // `FROM (a JOIN b …)` lists relations; `FROM (SELECT …` will say so itself.
         let is_relation = take(&mut self.frame.expects_relation) && *self.cursor.peek() == Token::LParen;
         let clause = if is_relation { Clause::From } else { Clause::Other };
+        self.frame.relations += usize::from(is_relation);
         self.copy();
         let outer_operators = self.frame.operators;
         self.frames.push(take(&mut self.frame));
@@ -182,8 +200,7 @@ impl Rewriter<'_> {
     }
 
     fn word(&mut self) {
-        let is_alias = is_word(self.cursor.previous(0), "as") || *self.cursor.previous(0) == Token::Period;
-        if is_alias {
+        if self.is_alias() {
             return self.copy();
         }
         if self.cursor.at_word("select") {
@@ -194,6 +211,11 @@ impl Rewriter<'_> {
             self.word_of_from();
         }
         self.copy();
+    }
+
+    /// Whether what is next can only be a name, whatever it looks like.
+    fn is_alias(&self) -> bool {
+        is_word(self.cursor.previous(0), "as") || *self.cursor.previous(0) == Token::Period
     }
 
     /// A word of a FROM clause that is not a relation.
@@ -244,6 +266,8 @@ impl Rewriter<'_> {
             return Ok(());
         }
         self.frame.expects_relation = false;
+        self.frame.relations += 1;
+        self.frame.relation_end = None;
         let wrapped = self.cursor.at_word("table") && *self.cursor.peek_nth(1) == Token::LParen;
         if at_table_function(&self.cursor) {
             return self.table_function();
@@ -255,6 +279,7 @@ impl Rewriter<'_> {
             return self.cursor.expect(&Token::RParen);
         }
         self.relation_name();
+        self.frame.relation_end = Some(self.output.tokens.len());
         if *self.cursor.peek() == Token::LBracket {
             let span = self.cursor.span();
             let clause = parse_bracket(&mut self.cursor, self.parameters)?;
@@ -283,9 +308,42 @@ impl Rewriter<'_> {
     fn window(&mut self, clause: WindowClause, span: Span) {
         let argument = quoted(format!("{WINDOW_ARGUMENT}{}", self.output.windows.len()));
         self.output.windows.push(clause);
+        self.frame.has_window = true;
         for token in [Token::LParen, argument, Token::RParen] {
             self.push(token, span);
         }
+    }
+
+    /// A call of a window function in an expression.
+    fn window_call(&mut self) -> Result<()> {
+        let span = self.cursor.span();
+        let call = parse_window_call(&mut self.cursor, self.parameters)?;
+        let marker = self.call_marker(call);
+        self.push(marker, span);
+        Ok(())
+    }
+
+    /// ksqlDB's window behind the relation of a FROM clause: it becomes the relation's argument.
+    fn window_clause(&mut self) -> Result<()> {
+        let span = self.cursor.span();
+        let call = parse_window_clause(&mut self.cursor, self.parameters)?;
+        let end = match (self.frame.relations, self.frame.relation_end) {
+            (1, Some(end)) if !self.frame.has_window => end,
+            (1, Some(_)) => return Err(call.second_window()),
+            (1, None) => return Err(call.over("a subquery")),
+            _ => return Err(call.over("a join")),
+        };
+        self.frame.has_window = true;
+        let marker = self.call_marker(call);
+        let argument = [Token::LParen, marker, Token::RParen].map(|token| TokenWithSpan::new(token, span));
+        self.output.tokens.splice(end..end, argument);
+        Ok(())
+    }
+
+    /// Keeps the call, and names it.
+    fn call_marker(&mut self, call: WindowCall) -> Token {
+        self.output.calls.push(call);
+        quoted(format!("{CALL_MARKER}{}", self.output.calls.len() - 1))
     }
 
     /// Whether the FROM that is next belongs to `IS [NOT] DISTINCT FROM`.

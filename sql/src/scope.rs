@@ -28,6 +28,7 @@ use millstream_engine::plan::{Input, Location, StreamTable, WINDOW_END, Windowed
 use crate::catalog::{Catalog, Relation, ViewDefinition};
 use crate::check::is_windowed;
 use crate::error::{Error, Result, location};
+use crate::group_window::{WINDOW_TIME, resolve};
 use crate::plan_error::planning_error;
 use crate::rewrite::WINDOW_ARGUMENT;
 use crate::statement::ParsedQuery;
@@ -75,16 +76,14 @@ impl Names {
     /// # Errors
     /// A name is unknown or ambiguous, a type does not fit, or a window is over something that can have none.
     pub(crate) fn plan(&self, query: &ParsedQuery) -> Result<LogicalPlan> {
-        let names = Arc::new(Self {
-            windows: Arc::clone(&query.windows),
-            with_names: Arc::clone(&query.with_names),
-            ..self.clone()
-        });
+        let resolved = resolve(query, &self.catalog)?;
+        let names =
+            Arc::new(Self { windows: resolved.windows, with_names: Arc::clone(&query.with_names), ..self.clone() });
         let planner: Arc<dyn RelationPlanner> = Arc::clone(&names) as Arc<dyn RelationPlanner>;
         let scope = Scope { names, planners: [planner] };
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         SqlToRel::new_with_options(&scope, options)
-            .sql_statement_to_plan_with_context(SqlStatement::Query(query.query.clone()), &mut PlannerContext::new())
+            .sql_statement_to_plan_with_context(SqlStatement::Query(resolved.query), &mut PlannerContext::new())
             .map_err(|error| planning_error(error, query, &self.catalog))
     }
 
@@ -140,7 +139,10 @@ impl Names {
                 return Err(error.hint(hint).at(clause.location));
             }
             Relation::View(view) => {
-                check_time_column(name, clause, Some(WINDOW_END))?;
+                // Flink's name for the event time of such rows.
+                if clause.time_column.as_ref().is_none_or(|(column, _)| column != WINDOW_TIME) {
+                    check_time_column(name, clause, Some(WINDOW_END))?;
+                }
                 Input::View(Arc::new(self.windowed_view(view, clause)?))
             }
         };
@@ -206,7 +208,7 @@ fn check_time_column(name: &str, clause: &WindowClause, event_time: Option<&str>
         None => format!("stream \"{name}\" has no watermark for \"{column}\""),
     };
     let hint = match event_time {
-        Some(other) => format!("write DESCRIPTOR({other})"),
+        Some(other) => format!("write {other} in its place"),
         None => format!("add WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds' to its CREATE STREAM"),
     };
     Err(Error::new(message).hint(hint).at(*place))

@@ -11,6 +11,7 @@ use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
 use crate::catalog::{SinkDefinition, ViewDefinition};
 use crate::error::location;
 use crate::window::WindowClause;
+use crate::window_call::WindowCall;
 
 /// One statement of a text: its grammar is known to be right, its names are not looked up yet.
 #[derive(Debug, Clone)]
@@ -80,6 +81,8 @@ pub(crate) struct ParsedQuery {
     pub(crate) windows: Arc<[WindowClause]>,
     /// What it gives of its results.
     pub(crate) emission: Emission,
+    /// The calls of window functions by the number that stands for each in `query`.
+    pub(crate) calls: Arc<[WindowCall]>,
     /// The tokens as typed, for the user's words and their places.
     pub(crate) tokens: Arc<[TokenWithSpan]>,
     /// The query as typed.

@@ -1,17 +1,18 @@
 //! The standard's window table functions: `TUMBLE(TABLE t, DESCRIPTOR(ts), size)`,
 //! `HOP(TABLE t, DESCRIPTOR(ts), slide, size)` and `CUMULATE(TABLE t, DESCRIPTOR(ts), step, size)`, each with an
-//! optional offset, and `SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap)`.
+//! optional offset and `TIMEZONE => '…'`, and `SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap)`.
 //!
-//! Arguments may be named, and `TABLE` and `DESCRIPTOR` left out as RisingWave has it.
+//! Arguments may be named, `TABLE` and `DESCRIPTOR` left out as RisingWave has it, and the time column too as Proton.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::Location;
 use millstream_engine::time::Span;
 
-use crate::duration::{Parameters, parse_duration};
+use crate::duration::{Parameters, parse_duration, starts_duration};
 use crate::error::{Error, Result};
+use crate::time_zone::{TimeZone, parse_time_zone};
 use crate::token::{Cursor, fold, is_word};
-use crate::window::{ColumnName, WindowClause, cumulating_window, session_window, window_spec};
+use crate::window::{ColumnName, WindowClause, cumulating_window, session_window, total_offset, window_spec};
 
 /// A window table function that was called.
 #[derive(Debug)]
@@ -38,7 +39,8 @@ struct Arguments {
     slide: Option<(Span, Option<Location>)>,
     size: Option<Span>,
     offset: Option<Span>,
-    is_named: bool,
+    time_zone: Option<TimeZone>,
+    names_lengths: bool,
 }
 
 impl Kind {
@@ -89,7 +91,9 @@ pub(crate) fn parse_table_function(cursor: &mut Cursor<'_>, parameters: &Paramet
     };
     cursor.expect(&Token::LParen)?;
     let mut arguments = Arguments::default();
-    for position in 0_usize.. {
+    for number in 0_usize.. {
+        let has_time = number == 0 || arguments.time_column.is_some() || (number == 1 && !starts_duration(cursor));
+        let position = number + usize::from(!has_time);
         parse_argument(cursor, parameters, kind, position, &mut arguments)?;
         if !cursor.eat(&Token::Comma) {
             break;
@@ -120,6 +124,7 @@ fn parse_argument(
             arguments.slide = Some((parse_duration(cursor, Some(parameters))?, place));
         }
         "size" | "gap" => arguments.size = Some(parse_duration(cursor, Some(parameters))?),
+        "timezone" => arguments.time_zone = Some(parse_time_zone(cursor)?),
         _ => arguments.offset = Some(parse_duration(cursor, Some(parameters))?),
     }
     Ok(())
@@ -133,12 +138,13 @@ fn argument_name(
     arguments: &mut Arguments,
 ) -> Result<&'static str> {
     let names = kind.parameters();
-    if *cursor.peek_nth(1) == Token::RArrow {
-        let name = names.iter().copied().find(|name| cursor.at_word(name));
-        let name = name.ok_or_else(|| cursor.expected(&names.join(", ").to_uppercase()).hint(kind.example()))?;
+    if matches!(cursor.peek_nth(1), Token::RArrow | Token::Assignment) {
+        let name = names.iter().copied().chain(["timezone"]).find(|name| cursor.at_word(name));
+        let known = || cursor.expected(&format!("{}, TIMEZONE", names.join(", ").to_uppercase()));
+        let name = name.ok_or_else(|| known().hint(kind.example()))?;
         cursor.next();
         cursor.next();
-        arguments.is_named = true;
+        arguments.names_lengths |= ["slide", "size"].contains(&name);
         return Ok(name);
     }
     names.get(position).copied().ok_or_else(|| cursor.expected("\")\"").hint(kind.example()))
@@ -214,10 +220,9 @@ impl Arguments {
         if self.relation.is_empty() {
             return Err(missing("DATA"));
         }
-        let time_column = self.time_column.ok_or_else(|| missing("TIMECOL"))?;
         let size = self.size.ok_or_else(|| missing(if kind == Kind::Session { "GAP" } else { "SIZE" }))?;
         if kind == Kind::Session {
-            let clause = session_window(size, self.keys, Some(time_column), location)?;
+            let clause = session_window(size, self.keys, self.time_column, location)?;
             return Ok(TableFunction { relation: self.relation, clause });
         }
         let (slide, place) = match (kind, self.slide) {
@@ -226,18 +231,21 @@ impl Arguments {
             (Kind::Hop, None) => return Err(missing("SLIDE")),
             (Kind::Cumulate, None) => return Err(missing("STEP")),
         };
+        let zone = self.time_zone.map(|zone| zone.offset(slide)).transpose()?;
+        let offset = total_offset(self.offset, zone);
+        let time_column = self.time_column;
         if kind == Kind::Cumulate {
-            let spec = Some(cumulating_window(slide, size, self.offset, place)?);
-            let clause = WindowClause { spec, keys: Vec::new(), time_column: Some(time_column), location };
+            let spec = Some(cumulating_window(slide, size, offset, place)?);
+            let clause = WindowClause { spec, keys: Vec::new(), time_column, location };
             return Ok(TableFunction { relation: self.relation, clause });
         }
-        if slide > size && !self.is_named {
+        if slide > size && !self.names_lengths {
             let message = format!("HOP slides by {slide} over windows of {size}: did you swap slide and size?");
             let hint = format!("the slide comes first: {size}, then {slide}; or name them: SLIDE => …, SIZE => …");
             return Err(Error::new(message).hint(hint).at(place));
         }
-        let spec = Some(window_spec(size, slide, self.offset, location)?);
-        let clause = WindowClause { spec, keys: Vec::new(), time_column: Some(time_column), location };
+        let spec = Some(window_spec(size, slide, offset, location)?);
+        let clause = WindowClause { spec, keys: Vec::new(), time_column, location };
         Ok(TableFunction { relation: self.relation, clause })
     }
 }

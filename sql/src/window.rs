@@ -8,6 +8,8 @@
 //! [Session Gap g]  [Session Gap g Partition By k, …]
 //! ```
 
+use datafusion::sql::planner::IdentNormalizer;
+use datafusion::sql::sqlparser::ast::Expr as SqlExpr;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use millstream_engine::plan::Location;
 use millstream_engine::time::Span;
@@ -15,6 +17,7 @@ use millstream_engine::window::WindowSpec;
 
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result};
+use crate::time_zone::{TimeZone, parse_time_zone};
 use crate::token::{Cursor, fold, is_word};
 
 const EXAMPLE: &str = "write for example [Range 5 minutes, Slide 1 minute]";
@@ -45,6 +48,7 @@ struct Bracket {
     gap: Option<Span>,
     rows: Option<u64>,
     offset: Option<Span>,
+    time_zone: Option<TimeZone>,
     closed_right: Option<bool>,
     is_now: bool,
     is_unbounded: bool,
@@ -102,7 +106,8 @@ impl Bracket {
                 }
             }
         };
-        let spec = spec.with_offset(self.offset.unwrap_or(Span(0)));
+        let zone = self.time_zone.as_ref().map(|zone| zone.offset(spec.slide())).transpose()?;
+        let spec = spec.with_offset(total_offset(self.offset, zone).unwrap_or(Span(0)));
         Ok(Some(if self.closed_right == Some(true) { spec.closed_right() } else { spec }))
     }
 
@@ -115,6 +120,8 @@ impl Bracket {
             ("Slide", EXAMPLE)
         } else if self.offset.is_some() && !has_slide {
             ("Offset", "only a window with a Slide has one")
+        } else if self.time_zone.is_some() && !has_slide {
+            ("Time Zone", "only a window with a Slide has one")
         } else if self.closed_right == Some(false) && !has_slide {
             ("Closed Left", "a window at each row holds that row: it is closed on the right")
         } else if self.closed_right.is_some() && !matches!(kind, "Range" | "Rows") {
@@ -180,7 +187,37 @@ pub(crate) fn window_spec(
     Ok(spec.with_offset(offset.unwrap_or(Span(0))))
 }
 
-/// One part of a bracket: `Range R`, `Slide S`, `Rows n`, `Partition By k, …` and so on.
+/// The names of the columns that GROUP BY has besides a session.
+///
+/// # Errors
+/// One of them is no column.
+pub(crate) fn session_keys(keys: &[SqlExpr], location: Option<Location>) -> Result<Vec<ColumnName>> {
+    let key = |expression: &SqlExpr| {
+        let name = match expression {
+            SqlExpr::Identifier(name) => Some(name),
+            SqlExpr::CompoundIdentifier(names) => names.last(),
+            _ => None,
+        };
+        match name {
+            Some(name) => {
+                Ok((IdentNormalizer::default().normalize(name.clone()), crate::error::location(name.span.start)))
+            }
+            None => {
+                let error = Error::unsupported(format!("a session for each value of {expression}"), "");
+                Err(error.hint("group by columns of the stream; compute in a query around it").at(location))
+            }
+        }
+    };
+    keys.iter().map(key).collect()
+}
+
+/// An offset as written and that of a time zone.
+pub(crate) fn total_offset(offset: Option<Span>, zone: Option<Span>) -> Option<Span> {
+    let Some(zone) = zone else { return offset };
+    Some(Span(offset.unwrap_or(Span(0)).0.saturating_add(zone.0)))
+}
+
+/// One part of a bracket: `Range R`, `Slide S`, `Rows n`, `Partition By k, …`, `Time Zone 'Z'` and so on.
 fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Bracket) -> Result<()> {
     let place = cursor.location();
     let (part, twice) = if cursor.eat_word("range") {
@@ -206,6 +243,8 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
         ("Partition By", !std::mem::replace(&mut bracket.keys, parse_columns(cursor)?).is_empty())
     } else if cursor.eat_word("offset") {
         ("Offset", bracket.offset.replace(parse_duration(cursor, Some(parameters))?).is_some())
+    } else if cursor.eat_words(&["time", "zone"]) {
+        ("Time Zone", bracket.time_zone.replace(parse_time_zone(cursor)?).is_some())
     } else if cursor.eat_word("closed") {
         ("Closed", bracket.closed_right.replace(parse_side(cursor)?).is_some())
     } else if cursor.eat_word("on") {
@@ -213,7 +252,7 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
         let column = fold(cursor.expect_name("the stream's watermark column")?);
         ("On", bracket.time_column.replace((column, place)).is_some())
     } else {
-        let expected = "Range, Rows, Partition By, Now, Session, Slide, Offset, Closed, On or \"]\"";
+        let expected = "Range, Rows, Partition By, Now, Session, Slide, Offset, Time Zone, Closed, On or \"]\"";
         return Err(cursor.expected(expected).hint(EXAMPLE));
     };
     if twice {

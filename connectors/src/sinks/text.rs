@@ -3,17 +3,40 @@
 //! Timestamps are ISO 8601, with a fraction only where it is not zero; a null is empty in CSV and `null` in JSON.
 
 use std::io::Write;
+use std::sync::Arc;
 
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatchOptions, StringArray};
 use datafusion::arrow::csv;
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::json::LineDelimitedWriter;
 use datafusion::arrow::json::WriterBuilder as JsonBuilder;
 use datafusion::arrow::json::writer::{JsonArray, LineDelimited};
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_engine::Result;
 
 /// Writes the rows as CSV, with the names of the columns before them if `has_header`.
 pub(super) fn write_csv<W: Write>(output: W, batch: &RecordBatch, has_header: bool) -> Result<()> {
-    Ok(csv::WriterBuilder::new().with_header(has_header).build(output).write(batch)?)
+    Ok(csv::WriterBuilder::new().with_header(has_header).build(output).write(&flat(batch)?)?)
+}
+
+/// The rows with lists, structs and maps as text, which CSV has no other form for: `{start: …, end: …}`.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch> {
+    let options = FormatOptions::new().with_null("NULL");
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        if !field.data_type().is_nested() {
+            fields.push(Arc::clone(field));
+            columns.push(Arc::clone(column));
+            continue;
+        }
+        let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
+        let text = (0..column.len()).map(|row| column.is_valid(row).then(|| formatter.value(row).to_string()));
+        fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
+        columns.push(Arc::new(text.collect::<StringArray>()) as ArrayRef);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }
 
 /// Writes the rows as one JSON object a line, every column in each.
@@ -36,9 +59,7 @@ pub(super) fn write_json_array(batches: &[RecordBatch]) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
-    use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampNanosecondArray};
+    use datafusion::arrow::array::{Float64Array, Int64Array, TimestampNanosecondArray};
 
     use super::*;
 

@@ -16,6 +16,7 @@ mod process;
 mod relations;
 mod shown;
 mod sinks;
+mod spellings;
 mod state;
 mod stock;
 mod trades;

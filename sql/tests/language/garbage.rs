@@ -5,7 +5,10 @@ use crate::session;
 const SEED: u64 = 0x5eed_2026;
 const ROUNDS: usize = 4_000;
 
-const STATEMENTS: [&str; 12] = [
+const STATEMENTS: [&str; 15] = [
+    "SELECT hop(interval '2 second', 10s) AS window, szcode, window.start FROM stock GROUP BY 1, szcode HAVING window.end > window_time(window) ORDER BY window",
+    "SELECT szcode, WINDOWSTART, t.window_time FROM stock t WINDOW HOPPING (SIZE 10 SECONDS, ADVANCE BY 2 SECONDS, GRACE PERIOD 1 s) GROUP BY szcode ORDER BY windowend",
+    "SELECT TUMBLE_ROWTIME(s.eventTime, SIZE := 5m), window(eventTime, '1 day', TIMEZONE => 'Asia/Shanghai') FROM stock s GROUP BY TUMBLE(eventTime, 5m), session_window(eventTime, '1 s')",
     "CREATE STREAM t (szcode VARCHAR NOT NULL, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) WITH (connector = 'x', 'a.b' = 1)",
     "CREATE OR REPLACE VIEW w AS SELECT szcode FROM STOCK [Range 5 minutes, Slide 1 minute] WHERE lastPrice > 1",
     "CREATE SINK k WITH (connector = 'console'); INSERT INTO out SELECT * FROM stock; DROP SINK IF EXISTS k; SHOW STREAMS",

@@ -7,6 +7,7 @@ mod declarations;
 mod emission;
 mod garbage;
 mod refused;
+mod spellings;
 mod windows;
 
 use std::sync::Arc;

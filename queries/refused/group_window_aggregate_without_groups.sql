@@ -1,0 +1,1 @@
+SELECT window(eventTime, '5 minutes'), COUNT(*) FROM STOCK

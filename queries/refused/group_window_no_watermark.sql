@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM clicks GROUP BY window(ts, '5 minutes')

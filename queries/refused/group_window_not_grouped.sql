@@ -1,0 +1,1 @@
+SELECT TUMBLE_END(eventTime, INTERVAL '5' MINUTE), szcode, COUNT(*) FROM STOCK GROUP BY szcode

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM codes GROUP BY tumble(interval '5 minutes')

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK GROUP BY TUMBLE(eventTime, WIDTH => 5 minutes)

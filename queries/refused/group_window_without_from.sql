@@ -1,0 +1,1 @@
+SELECT tumble(interval '5 minutes')

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK GROUP BY tumble(0 s)

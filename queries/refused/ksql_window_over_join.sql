@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK s JOIN codes c ON s.szcode = c.szcode WINDOW TUMBLING (SIZE 10 SECONDS)

@@ -1,0 +1,1 @@
+SELECT window, COUNT(*) FROM STOCK GROUP BY window(eventTime, '1 minute', '5 minutes')

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Range 1 day, Slide 1 day, Time Zone 'UTC', Time Zone 'UTC']

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM TUMBLE(TABLE STOCK, DESCRIPTOR(eventTime), 1 day, TIMEZONE => 'Asia/Shangai')

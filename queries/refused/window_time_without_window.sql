@@ -1,0 +1,1 @@
+SELECT window_time, szcode FROM STOCK
