@@ -208,7 +208,7 @@ fn sole_relation<'a>(select: &'a mut Select, call: &WindowCall) -> Result<Relati
 }
 
 /// The argument by which the planner finds the window of a relation.
-fn window_argument(number: usize) -> TableFunctionArgs {
+pub(crate) fn window_argument(number: usize) -> TableFunctionArgs {
     let name = Expr::Identifier(Ident::with_quote('"', format!("{WINDOW_ARGUMENT}{number}")));
     TableFunctionArgs { args: vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(name))], settings: None }
 }

@@ -14,6 +14,7 @@
 //!
 //! Read [`statement`], then `parse`, `rewrite`, `group_window`, `scope` and `check`.
 
+mod as_of;
 pub mod catalog;
 mod check;
 mod ddl;

@@ -216,8 +216,8 @@ fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQu
     }
     let text = slice(context.text, tokens).to_owned();
     let with_names = with_names(&query);
-    let (windows, calls) = (rewritten.windows.into(), rewritten.calls.into());
-    Ok(ParsedQuery { query, with_names, windows, calls, emission, tokens: tokens.into(), text })
+    let (windows, calls, as_of) = (rewritten.windows.into(), rewritten.calls.into(), rewritten.as_of.into());
+    Ok(ParsedQuery { query, with_names, windows, calls, as_of, emission, tokens: tokens.into(), text })
 }
 
 /// The first word that is almost, but not quite, a keyword of a query.

@@ -16,6 +16,7 @@ use std::mem::take;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Word};
 
+use crate::as_of::{AS_OF_ARGUMENT, AsOf, at_system_time, parse_match_condition, parse_system_time};
 use crate::duration::Parameters;
 use crate::emission::starts_clause;
 use crate::error::{Error, Result};
@@ -61,6 +62,7 @@ pub(crate) struct Rewritten {
     pub(crate) tokens: Vec<TokenWithSpan>,
     pub(crate) windows: Vec<WindowClause>,
     pub(crate) calls: Vec<WindowCall>,
+    pub(crate) as_of: Vec<AsOf>,
 }
 
 /// The part of a query that the tokens of a frame belong to.
@@ -85,6 +87,10 @@ struct Frame {
     relation_end: Option<usize>,
     /// Whether one of them has a window.
     has_window: bool,
+    /// Whether the next relation is looked up as of a time.
+    expects_as_of: bool,
+    /// The as-of clause that waits for its condition.
+    as_of: Option<usize>,
     /// JOINs that wait for their ON.
     open_joins: usize,
     /// Operators around the frame.
@@ -127,6 +133,9 @@ impl Rewriter<'_> {
     fn step(&mut self) -> Result<()> {
         self.refuse_clauses()?;
         self.count_depth()?;
+        if self.as_of_words()? {
+            return Ok(());
+        }
         if self.frame.expects_relation && matches!(self.cursor.peek(), Token::Word(_)) {
             return self.relation();
         }
@@ -280,12 +289,62 @@ impl Rewriter<'_> {
         }
         self.relation_name();
         self.frame.relation_end = Some(self.output.tokens.len());
+        if take(&mut self.frame.expects_as_of) || at_system_time(&self.cursor) {
+            return self.as_of_relation();
+        }
         if *self.cursor.peek() == Token::LBracket {
             let span = self.cursor.span();
             let clause = parse_bracket(&mut self.cursor, self.parameters)?;
             self.window(clause, span);
         }
         Ok(())
+    }
+
+    /// The marker of a relation that is looked up as of a time, which stands here or in MATCH_CONDITION.
+    fn as_of_relation(&mut self) -> Result<()> {
+        let (span, place) = (self.cursor.span(), self.cursor.location());
+        let number = self.output.as_of.len();
+        if at_system_time(&self.cursor) {
+            let clause = parse_system_time(&mut self.cursor)?;
+            self.output.as_of.push(clause);
+        } else {
+            self.output.as_of.push(AsOf::without_condition(place));
+            self.frame.as_of = Some(number);
+        }
+        let argument = quoted(format!("{AS_OF_ARGUMENT}{number}"));
+        for token in [Token::LParen, argument, Token::RParen] {
+            self.push(token, span);
+        }
+        Ok(())
+    }
+
+    /// `ASOF` before JOIN, and `MATCH_CONDITION (…)` behind the relation; whether one of them was there.
+    fn as_of_words(&mut self) -> Result<bool> {
+        if self.frame.clause != Clause::From {
+            return Ok(false);
+        }
+        let joins = ["join", "left", "inner"].iter().any(|word| is_word(self.cursor.peek_nth(1), word));
+        if self.cursor.at_word("asof") && joins {
+            self.cursor.next();
+            self.frame.expects_as_of = true;
+            return Ok(true);
+        }
+        if !self.cursor.at_word("match_condition") || *self.cursor.peek_nth(1) != Token::LParen {
+            return Ok(false);
+        }
+        let place = self.cursor.location();
+        self.cursor.next();
+        let clause = parse_match_condition(&mut self.cursor)?;
+        match take(&mut self.frame.as_of).and_then(|number| self.output.as_of.get_mut(number)) {
+            Some(known) => *known = clause,
+            None => {
+                let error = Error::new("MATCH_CONDITION belongs to an ASOF JOIN");
+                return Err(error
+                    .hint("write FROM t ASOF JOIN q MATCH_CONDITION (t.ts >= q.ts) ON t.k = q.k")
+                    .at(place));
+            }
+        }
+        Ok(true)
     }
 
     fn relation_name(&mut self) {

@@ -25,6 +25,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use millstream_engine::plan::{Input, Location, StreamTable, WINDOW_END, WindowedView};
 
+use crate::as_of::resolve_as_of;
 use crate::catalog::{Catalog, Relation, ViewDefinition};
 use crate::check::is_windowed;
 use crate::error::{Error, Result, location};
@@ -76,7 +77,9 @@ impl Names {
     /// # Errors
     /// A name is unknown or ambiguous, a type does not fit, or a window is over something that can have none.
     pub(crate) fn plan(&self, query: &ParsedQuery) -> Result<LogicalPlan> {
+        let is_aggregate = |name: &str| self.state.aggregate_functions().contains_key(name);
         let resolved = resolve(query, &self.catalog)?;
+        let resolved = resolve_as_of(resolved, &query.as_of, &self.catalog, &is_aggregate)?;
         let names =
             Arc::new(Self { windows: resolved.windows, with_names: Arc::clone(&query.with_names), ..self.clone() });
         let planner: Arc<dyn RelationPlanner> = Arc::clone(&names) as Arc<dyn RelationPlanner>;

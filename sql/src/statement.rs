@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
 
+use crate::as_of::AsOf;
 use crate::catalog::{SinkDefinition, ViewDefinition};
 use crate::error::location;
 use crate::window::WindowClause;
@@ -83,6 +84,8 @@ pub(crate) struct ParsedQuery {
     pub(crate) emission: Emission,
     /// The calls of window functions by the number that stands for each in `query`.
     pub(crate) calls: Arc<[WindowCall]>,
+    /// Its as-of clauses by the number that stands for each in `query`.
+    pub(crate) as_of: Arc<[AsOf]>,
     /// The tokens as typed, for the user's words and their places.
     pub(crate) tokens: Arc<[TokenWithSpan]>,
     /// The query as typed.

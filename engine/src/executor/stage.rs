@@ -1,7 +1,7 @@
 //! One windowed query, or the view that feeds one: rows go in, results of crossed instants come out.
 //!
 //! A stage's leaves read streams or other stages. A view's results of instant `e` enter the stage above with the
-//! event time `e − 1` tick, so that windows over windows are a chain of stages and nothing else.
+//! event time `e − 1` tick, or `e` where its windows hold the row at `e` that they are made for, so that windows over windows are a chain of stages and nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -244,9 +244,10 @@ impl Stage {
                 return Ok(late);
             }
             let schema = view.stage.schema();
+            let by_row = view.stage.windows.iter().all(WindowSpec::is_by_row);
             let mut unit = Unit::new();
             for emission in emissions {
-                if let Some(block) = view_block(emission, &schema, view.rows)? {
+                if let Some(block) = view_block(emission, &schema, view.rows, by_row)? {
                     view.rows += block.rows.num_rows() as u64;
                     unit.push(Arc::new(block));
                 }

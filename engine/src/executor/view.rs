@@ -12,7 +12,9 @@ use crate::source::{Offset, PartitionId};
 use crate::time::Span;
 
 /// The results of a view at an instant as a block of the stage above: in one order, whatever order they came in.
-pub(super) fn view_block(emission: Emitted, schema: &SchemaRef, first: u64) -> Result<Option<Block>> {
+///
+/// Their event time is the last one that the instant's windows hold: the instant itself where windows are by row.
+pub(super) fn view_block(emission: Emitted, schema: &SchemaRef, first: u64, by_row: bool) -> Result<Option<Block>> {
     let rows = concat_rows(schema, &emission.rows)?;
     let (Some(instant), 1..) = (emission.instant, rows.num_rows()) else { return Ok(None) };
     let columns: Vec<_> = rows
@@ -22,7 +24,7 @@ pub(super) fn view_block(emission: Emitted, schema: &SchemaRef, first: u64) -> R
         .map(|column| SortColumn { values: std::sync::Arc::clone(column), options: None })
         .collect();
     let rows = if columns.is_empty() { rows } else { take_rows(&rows, &lexsort_to_indices(&columns, None)?)? };
-    let time = instant.minus(Span(1));
+    let time = if by_row { instant } else { instant.minus(Span(1)) };
     Ok(Some(Block {
         partition: PartitionId(0),
         offsets: Offset(first)..Offset(first + rows.num_rows() as u64),

@@ -57,11 +57,13 @@ impl Relation {
         let batches: Vec<_> = results.values().flat_map(|result| &result.batches).collect();
         let rows =
             batches.iter().map(|batch| RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec()).unwrap());
+        let is_by_row = |relation: &Self| matches!(relation.window.kind, Kind::ByRow | Kind::LatestByRow(_));
+        let by_row = inner.iter().all(is_by_row);
         let mut times = Vec::new();
         let mut sizes = Vec::new();
         for (instant, result) in &results {
             let count: usize = result.batches.iter().map(RecordBatch::num_rows).sum();
-            times.extend(std::iter::repeat_n(instant - 1, count));
+            times.extend(std::iter::repeat_n(if by_row { *instant } else { instant - 1 }, count));
             sizes.extend(std::iter::repeat_n(result.slack / SUM_SLACK, count));
         }
         let rows = concat_batches(&schema, &rows.collect::<Vec<_>>()).unwrap();

@@ -96,3 +96,25 @@ fn sessions_of_other_dialects_are_windows_too() {
         assert_eq!(leaves(&query(&session(), text).logical), [format!("stock[{window}]")], "{text}");
     }
 }
+
+#[test]
+fn as_of_joins_look_the_current_row_up() {
+    let is_lookup = ["stock[partition by szcode rows 1]", "transaction[now]"];
+    for text in [
+        "SELECT t.price, s.lastPrice FROM TRANSACTION t ASOF JOIN STOCK s MATCH_CONDITION (t.eventTime >= s.eventTime) \
+         ON t.szcode = s.szcode",
+        "SELECT t.price, s.lastPrice FROM TRANSACTION AS t LEFT ASOF JOIN STOCK AS s \
+         MATCH_CONDITION (s.eventTime <= t.eventTime) ON s.szcode = t.szcode AND t.price > s.lastPrice",
+        "SELECT t.price, s.lastPrice FROM TRANSACTION t LEFT JOIN STOCK FOR SYSTEM_TIME AS OF t.eventTime AS s \
+         ON t.szcode = s.szcode",
+        "SELECT price, lastPrice FROM TRANSACTION ASOF JOIN STOCK \
+         MATCH_CONDITION (TRANSACTION.eventTime >= STOCK.eventTime) USING (szcode)",
+    ] {
+        let mut found = leaves(&query(&session(), text).logical);
+        found.sort();
+        assert_eq!(found, is_lookup, "{text}");
+    }
+    let table = "SELECT t.price, c.name FROM TRANSACTION t JOIN codes FOR SYSTEM_TIME AS OF t.eventTime AS c \
+                 ON t.szcode = c.szcode";
+    assert_eq!(leaves(&query(&session(), table).logical), ["transaction"], "a table is current at all times");
+}

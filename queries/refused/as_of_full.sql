@@ -1,0 +1,1 @@
+SELECT * FROM TRANSACTION t FULL JOIN STOCK FOR SYSTEM_TIME AS OF t.eventTime AS s ON t.szcode = s.szcode

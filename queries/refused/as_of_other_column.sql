@@ -1,0 +1,1 @@
+SELECT * FROM TRANSACTION t JOIN STOCK FOR SYSTEM_TIME AS OF t.turnover AS s ON t.szcode = s.szcode

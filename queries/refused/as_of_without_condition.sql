@@ -1,0 +1,1 @@
+SELECT * FROM TRANSACTION t ASOF JOIN STOCK s ON t.szcode = s.szcode
