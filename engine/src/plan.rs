@@ -140,6 +140,9 @@ pub enum EmissionMode {
         /// The least time between two results of open windows.
         every: Option<Duration>,
     },
+    /// Each combination of rows once, as the last of them comes in: for inner joins of windows by row under filters and
+    /// expressions. Rows behind the watermark of their partition are late.
+    Pairs,
 }
 
 /// A windowed query that another one reads through a window of its own.

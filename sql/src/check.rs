@@ -172,7 +172,10 @@ fn endless_join(join: &Join, query: &ParsedQuery) -> Error {
     let name = |plan| leaves(plan).first().map(|leaf| leaf.input().name().to_owned()).unwrap_or_default();
     let (left, right) = (name(&join.left), name(&join.right));
     Error::new(format!("a join of two endless streams, \"{left}\" and \"{right}\", would keep all their rows for ever"))
-        .hint(format!("give both a window: {left} [Range 5 minutes, Slide 1 minute]"))
+        .hint(format!(
+            "give both a window: {left} [Range 5 minutes, Slide 1 minute]; or bound the event times of an inner join on \
+             both sides: {left}.ts BETWEEN {right}.ts - INTERVAL '10' SECOND AND {right}.ts + INTERVAL '5' SECOND"
+        ))
         .at(query.find(&["join"]))
 }
 

@@ -22,6 +22,7 @@ mod duration;
 mod emission;
 pub mod error;
 mod group_window;
+mod interval;
 mod ksql_window;
 mod own_expressions;
 mod parse;

@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::check;
 use crate::duration::Parameters;
 use crate::error::{Error, Result};
+use crate::interval::{self, interval_join};
 use crate::parse::parse;
 use crate::plan_error::planning_error;
 use crate::scope::Names;
@@ -266,6 +267,18 @@ impl Session {
     /// Plans and checks a query.
     fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
         let logical = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog)).plan(query)?;
+        let mut emission = query.emission;
+        let logical = match interval_join(&logical, query)? {
+            None => logical,
+            Some(_) if emission != Emission::default() => {
+                let error = Error::new("a join within bounds of time gives each combination of rows once");
+                return Err(error.hint("leave EMIT, ISTREAM, DSTREAM and what belongs to them out"));
+            }
+            Some(windowed) => {
+                emission.mode = interval::MODE;
+                windowed
+            }
+        };
         let is_streaming = check(&logical, query)?;
         // Types that do not fit are found by the analyzer; better here than when the query is started.
         self.state
@@ -276,7 +289,7 @@ impl Session {
             let error = Error::new("a query that reads no stream gives its result once");
             return Err(error.hint("leave EMIT, ISTREAM, DSTREAM and what belongs to them out"));
         }
-        Ok(StreamQuery { logical, text: query.text.clone(), emission: query.emission, is_streaming })
+        Ok(StreamQuery { logical, text: query.text.clone(), emission, is_streaming })
     }
 }
 

@@ -113,6 +113,49 @@ impl State {
         futures::stream::iter(jobs).buffered(tasks.max(1)).try_collect().await
     }
 
+    /// The combinations of rows of which the last was seen after the first of the instants, and up to the second.
+    ///
+    /// Each comes from one run of the plan, that of the first leaf which has a new row of it: leaves before that one
+    /// give their old rows, those behind it all.
+    pub(super) async fn pairs(
+        &mut self,
+        program: &Arc<Program>,
+        windows: &[WindowSpec],
+        (before, until): (EventTime, EventTime),
+        tasks: usize,
+    ) -> Result<Vec<RecordBatch>> {
+        let Self::Windows { post: Some(post), leaves } = self else {
+            return Err(Error::internal("a query without windows was asked for combinations of rows"));
+        };
+        let mut parts = Vec::with_capacity(leaves.len());
+        for (leaf, window) in leaves.iter_mut().zip(windows) {
+            let store = leaf.store().ok_or_else(|| Error::internal("combinations are of rows"))?;
+            let of = |from, to| store.seen_between(from, to);
+            let extent = window.window(until);
+            parts.push((of(EventTime(i64::MIN), before), of(before, until), extent));
+        }
+        let jobs = (0..parts.len()).filter(|new| parts.get(*new).is_some_and(|(_, rows, _)| !rows.is_empty()));
+        let jobs = jobs.map(|new| {
+            let seen: Vec<Seen> = parts
+                .iter()
+                .enumerate()
+                .map(|(leaf, (old, fresh, extent))| {
+                    let rows = match leaf.cmp(&new) {
+                        std::cmp::Ordering::Less => old.clone(),
+                        std::cmp::Ordering::Equal => fresh.clone(),
+                        std::cmp::Ordering::Greater => old.iter().chain(fresh).cloned().collect(),
+                    };
+                    Seen::Stored(rows, *extent)
+                })
+                .collect();
+            let (program, post) = (Arc::clone(program), post.clone());
+            blocking(move || results(&program.inputs, Some(&post), seen))
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let results: Vec<_> = futures::stream::iter(jobs).buffered(tasks.max(1)).try_collect().await?;
+        Ok(results.into_iter().flatten().collect())
+    }
+
     /// Spreads the key partitions over all tasks once windows have grown large; waits where state on disk finds no room
     /// there.
     pub(super) async fn spread(&mut self, options: &StageOptions) -> Result<()> {

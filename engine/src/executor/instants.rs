@@ -24,6 +24,9 @@ pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()
         return Ok(());
     }
     let is_windowed = matches!(program.shape, Shape::Windows(_));
+    if emission.mode == EmissionMode::Pairs && !program.gives_pairs() {
+        return Err(Error::internal("a query that is no join of rows is to give each combination once"));
+    }
     let gives_changes = matches!(emission.mode, EmissionMode::Changes { every: None });
     if !is_windowed && gives_changes && !emission.empty_windows && emission.lateness.is_none() {
         // Rows that pass and groups without a window are given as they change, and in no other way.
@@ -62,6 +65,9 @@ pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()
 }
 
 impl Stage {
+    /// The end of time, to which windows are evaluated when no more rows come.
+    const END: EventTime = EventTime(i64::MAX);
+
     /// Notes panes that have changed, for results of windows that are open or were given before.
     pub(super) fn touch(&mut self, leaf: usize, pairs: impl Iterator<Item = PaneTag>) {
         let evaluated = self.evaluated;
@@ -86,6 +92,9 @@ impl Stage {
     /// The next results: corrections of closed windows, then windows that close, then those that are open.
     pub(super) async fn evaluate_windows(&mut self, watermark: Watermark) -> Result<Vec<Emitted>> {
         let limit = EventTime(self.output_watermark(watermark).0);
+        if self.output.emission.mode == EmissionMode::Pairs {
+            return self.give_pairs(limit).await;
+        }
         if self.output.emission.lateness.is_some() {
             let corrected = self.correct().await?;
             if !corrected.is_empty() {
@@ -117,6 +126,20 @@ impl Stage {
         }
         while !self.evaluate_windows(watermark).await?.is_empty() {}
         Ok(())
+    }
+
+    /// Gives the combinations of rows of which the last came in since the last time, up to `limit`.
+    async fn give_pairs(&mut self, limit: EventTime) -> Result<Vec<Emitted>> {
+        let (before, limit) = (self.evaluated, if limit == Self::END { limit.minus(Span(1)) } else { limit });
+        if limit <= before {
+            return Ok(Vec::new());
+        }
+        self.evaluated = limit;
+        let rows = self.state.pairs(&self.program, &self.windows, (before, limit), self.options.tasks).await?;
+        self.evict();
+        self.stay_within_memory().await?;
+        self.instants += 1;
+        Ok(vec![Emitted { instant: Some(limit), rows }])
     }
 
     /// Evaluates the next instants up to `limit`, a bounded number of them; empty once all are done.

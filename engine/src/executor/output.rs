@@ -54,7 +54,7 @@ impl Output {
 
     /// Whether what is given next depends on results that were given before.
     pub(super) fn has_history(&self) -> bool {
-        self.emission != Emission::default()
+        self.emission != Emission::default() && self.emission.mode != EmissionMode::Pairs
     }
 
     /// Whether an instant at which no window has rows is to be evaluated.
@@ -74,7 +74,7 @@ impl Output {
             self.revisions.insert(instant, 0);
         }
         let given = match self.emission.mode {
-            EmissionMode::Results => rows,
+            EmissionMode::Results | EmissionMode::Pairs => rows,
             EmissionMode::Insertions => {
                 let before = self.replace(BEFORE, rows.clone());
                 new_rows(&before, &rows)?

@@ -22,7 +22,7 @@ use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update}
 use crate::executor::view::view_block;
 use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
-use crate::plan::{Emission, Input};
+use crate::plan::{Emission, EmissionMode, Input};
 use crate::program::{Explanation, Program, Shape};
 use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
@@ -278,7 +278,11 @@ impl Stage {
     }
 
     async fn update_windows(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
-        let lateness = self.output.emission.lateness.unwrap_or(Span(0));
+        let lateness = match self.output.emission {
+            // Whatever is behind is late: which rows it would have met is forgotten.
+            Emission { mode: EmissionMode::Pairs, .. } => Span(-i64::MAX),
+            emission => emission.lateness.unwrap_or(Span(0)),
+        };
         let deltas = self.in_parallel(units, move |program, unit| {
             let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
             update(input, &unit, lateness)

@@ -85,6 +85,13 @@ impl Program {
         Ok(Self { inputs, shape, schema, planner })
     }
 
+    /// Whether its result is that of each combination of rows by itself: windows by row under inner joins.
+    pub(crate) fn gives_pairs(&self) -> bool {
+        let by_row = self.inputs.iter().all(|input| input.table().window().is_some_and(WindowSpec::is_by_row));
+        let rows = self.inputs.iter().all(|input| matches!(input.keeps, Kept::Rows) && input.head.selection.is_none());
+        matches!(&self.shape, Shape::Windows(Some(post)) if by_row && rows && is_row_wise(post.plan()))
+    }
+
     /// How many plans it has.
     pub(crate) fn plan_count(&self) -> u64 {
         let count = match &self.shape {
@@ -230,6 +237,25 @@ pub(crate) fn is_stateless(plan: &Arc<dyn ExecutionPlan>) -> bool {
     // A static branch of a union would come out again with every micro-batch.
     let shape = if join { streaming == 1 } else { row_local && streaming == children.len() };
     shape && children.into_iter().all(is_stateless)
+}
+
+/// Whether each row that a plan over slots gives comes from one combination of rows, whatever others there are.
+fn is_row_wise(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    use datafusion::common::JoinType;
+    use datafusion::physical_plan::coop::CooperativeExec;
+    use datafusion::physical_plan::filter::FilterExec;
+    use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
+    use datafusion::physical_plan::projection::ProjectionExec;
+
+    let hash_join = plan.downcast_ref::<HashJoinExec>().is_some_and(|join| *join.join_type() == JoinType::Inner);
+    let loop_join = plan.downcast_ref::<NestedLoopJoinExec>().is_some_and(|join| *join.join_type() == JoinType::Inner);
+    let row_wise = (plan.is::<FilterExec>() && plan.fetch().is_none())
+        || plan.is::<ProjectionExec>()
+        || plan.is::<CooperativeExec>()
+        || plan.is::<CrossJoinExec>();
+    !has_slot(plan)
+        || plan.is::<SlotExec>()
+        || ((hash_join || loop_join || row_wise) && plan.children().into_iter().all(is_row_wise))
 }
 
 fn has_slot(plan: &Arc<dyn ExecutionPlan>) -> bool {

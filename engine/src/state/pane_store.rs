@@ -141,6 +141,12 @@ impl PaneStore {
         panes.flat_map(|(_, tags)| tags.range(..=instant).map(|(_, batches)| batches.clone())).collect()
     }
 
+    /// The entries whose tag lies after `from` and up to `to`, in order of pane and tag, unread.
+    pub(crate) fn seen_between(&self, from: EventTime, to: EventTime) -> Vec<Batches> {
+        let entries = self.panes.values().flatten();
+        entries.filter(|(tag, _)| from < **tag && **tag <= to).map(|(_, batches)| batches.clone()).collect()
+    }
+
     /// Every entry, ascending, and those that changed since the last call with their state.
     pub(crate) fn image(&mut self) -> (Vec<PaneTag>, Vec<PaneEntry>) {
         let entries = self.all_tags().collect();

@@ -6,6 +6,7 @@ mod accepted;
 mod declarations;
 mod emission;
 mod garbage;
+mod interval;
 mod refused;
 mod spellings;
 mod windows;
