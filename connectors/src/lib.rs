@@ -6,15 +6,18 @@
 //! CREATE TABLE … WITH (…)        ─ read_table ──▶ all rows at once
 //! ```
 //!
-//! Reading order: [`files`] and [`socket`] cut bytes into splits, `format` makes rows of them, [`generate`] makes rows
-//! of nothing, [`sinks`] print and write. `options` is how all of them read their `WITH` clause.
+//! Reading order: [`files`] and [`socket`] cut bytes into splits, `format` makes rows of them, [`generate`] and
+//! [`nexmark`] make rows of nothing, [`sinks`] print and write. `options` is how all of them read their `WITH` clause.
 //!
 //! A row that cannot be used never vanishes: it is handed on as a `BadRow` with its place, text and reason, and the
 //! engine decides by the stream's `bad_data` what becomes of it.
 
+mod choice;
 pub mod files;
 mod format;
 pub mod generate;
+pub mod nexmark;
+mod numbered;
 mod options;
 pub mod sinks;
 pub mod socket;
@@ -31,12 +34,13 @@ use millstream_engine::{Error, Result};
 
 use files::FilesSource;
 use generate::GenerateSource;
+use nexmark::NexmarkSource;
 use socket::SocketSource;
 
 pub use sinks::check as check_sink;
 pub use table::{TableRows, read_table};
 
-const SOURCES: [&str; 3] = ["files", "generate", "socket"];
+const SOURCES: [&str; 4] = ["files", "generate", "nexmark", "socket"];
 
 /// Makes the source that a stream's options describe; nothing is read or connected yet.
 ///
@@ -47,6 +51,7 @@ pub fn open_source(definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>
         Some("files") => Arc::new(FilesSource::new(definition)?),
         Some("socket") => Arc::new(SocketSource::new(definition)?),
         Some("generate") => Arc::new(GenerateSource::new(definition)?),
+        Some("nexmark") => Arc::new(NexmarkSource::new(definition)?),
         other => {
             let relation = format!("stream {:?}", definition.name);
             return Err(unknown_connector(&relation, other, &definition.options, &SOURCES));

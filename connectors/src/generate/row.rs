@@ -5,6 +5,8 @@ use std::time::Duration;
 use millstream_engine::time::{EventTime, NANOS_PER_SECOND, Span};
 use millstream_engine::{Error, Result};
 
+use crate::choice::{below, mix};
+
 const NANOS_PER_MILLI: i64 = 1_000_000;
 /// The number of the first stock code, as Shanghai numbers them.
 const FIRST_CODE: u32 = 600_000;
@@ -205,17 +207,4 @@ impl Generator {
         let late = if is_late { nanos(self.spec.late_by) } else { 0 };
         Span(jitter.saturating_add(late))
     }
-}
-
-/// An even choice of 32 bits scaled to `[0, limit)`.
-const fn below(even: u64, limit: u32) -> u32 {
-    ((even * limit as u64) >> 32) as u32
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014) behind one step of its sequence.
-const fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }

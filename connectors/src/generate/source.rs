@@ -2,27 +2,18 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::timezone::Tz;
-use datafusion::arrow::compute::kernels::cast_utils::string_to_datetime;
+use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{Decode, Decoded, InputIndex, Offset, PartitionReader, Source, Split};
-use millstream_engine::time::{Clock, EventTime, SystemClock};
+use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source};
+use millstream_engine::time::{Clock, SystemClock};
 use millstream_engine::{Error, Result};
-use tokio::time::Instant;
 
 use super::batch::Columns;
 use super::row::{EventClock, Generator, GeneratorSpec, StreamKind};
+use crate::numbered::{NumberedReader, NumberedRows, START_FORM, noted_start, parse_start};
 use crate::options::Options;
-
-/// The most rows of one split.
-const SPLIT_ROWS: u64 = 32 * 1024;
-/// How often rows are handed out when they come at a rate.
-const TICK: Duration = Duration::from_millis(10);
-/// What a row takes in memory, about, in bytes.
-const ROW_BYTES: u64 = 64;
 
 /// Generated rows as a stream of one partition.
 #[derive(Debug)]
@@ -55,14 +46,7 @@ impl GenerateSource {
         let EventClock::Simulated { start, event_rate } = self.generator.spec().clock else {
             return Err(Error::internal("generated rows have a simulated clock"));
         };
-        let Some(note) = index.notes().into_iter().next() else {
-            index.push(&start.0.to_string())?;
-            return Ok(Arc::clone(&self.generator));
-        };
-        let noted = note.parse().map_err(|_| {
-            Error::state(format!("{note:?} is not the time of the first row"), "use the version that wrote it")
-        })?;
-        let clock = EventClock::Simulated { start: EventTime(noted), event_rate };
+        let clock = EventClock::Simulated { start: noted_start(index, start)?, event_rate };
         Ok(Arc::new(Generator::new(GeneratorSpec { clock, ..self.generator.spec().clone() })?))
     }
 }
@@ -71,13 +55,9 @@ impl GenerateSource {
 impl Source for GenerateSource {
     async fn open(&self, from: &[Offset], index: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         let first = from.first().map_or(0, |offset| offset.0);
-        Ok(vec![Box::new(GenerateReader {
-            generator: self.noted_generator(index.as_ref())?,
-            columns: Arc::clone(&self.columns),
-            next: first,
-            end: self.rows.unwrap_or(u64::MAX),
-            pace: self.rate.map(|rate| Pace { row: first, since: Instant::now(), rate }),
-        })])
+        let generator = self.noted_generator(index.as_ref())?;
+        let rows = Rows { generator, columns: Arc::clone(&self.columns) };
+        Ok(vec![Box::new(NumberedReader::new(rows, first..self.rows.unwrap_or(u64::MAX), self.rate))])
     }
 
     fn is_replayable(&self) -> bool {
@@ -89,76 +69,18 @@ impl Source for GenerateSource {
     }
 }
 
-/// Hands out ranges of row numbers.
-#[derive(Debug)]
-struct GenerateReader {
-    generator: Arc<Generator>,
-    columns: Arc<Columns>,
-    next: u64,
-    end: u64,
-    pace: Option<Pace>,
-}
-
-/// Rows that come at a rate.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    /// The row that was due …
-    row: u64,
-    /// … at this time.
-    since: Instant,
-    /// Rows per second from there.
-    rate: f64,
-}
-
-impl Pace {
-    /// The row before which all are due.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
-    fn due(&self) -> u64 {
-        self.row.saturating_add((self.since.elapsed().as_secs_f64() * self.rate) as u64)
-    }
-}
-
-#[async_trait]
-impl PartitionReader for GenerateReader {
-    async fn next(&mut self, limit: Option<Offset>) -> Result<Option<Split>> {
-        if self.next >= self.end {
-            return Ok(None);
-        }
-        let end = match (limit, self.pace) {
-            // These rows were due in an earlier run; what comes after them is due from now on.
-            (Some(limit), pace) => {
-                self.pace = pace.map(|pace| Pace { row: limit.0, since: Instant::now(), ..pace });
-                limit.0
-            }
-            (None, None) => u64::MAX,
-            (None, Some(pace)) => {
-                while pace.due() <= self.next {
-                    tokio::time::sleep(TICK).await;
-                }
-                pace.due()
-            }
-        };
-        let rows = self.next..end.min(self.end).min(self.next.saturating_add(SPLIT_ROWS));
-        self.next = rows.end;
-        let (generator, columns) = (Arc::clone(&self.generator), Arc::clone(&self.columns));
-        let offsets = Offset(rows.start)..Offset(rows.end);
-        let bytes = usize::try_from((rows.end - rows.start) * ROW_BYTES).unwrap_or(usize::MAX);
-        Ok(Some(Split { offsets, bytes, decode: Box::new(Rows { generator, columns, rows }) }))
-    }
-}
-
-/// Rows that are still to be made.
+/// The rows of one stream.
 #[derive(Debug)]
 struct Rows {
     generator: Arc<Generator>,
     columns: Arc<Columns>,
-    rows: Range<u64>,
 }
 
-impl Decode for Rows {
-    fn decode(self: Box<Self>) -> Result<Decoded> {
-        let batch = self.columns.batch(&self.generator, self.rows, SystemClock.now())?;
-        Ok(Decoded { batch, bad: Vec::new() })
+impl NumberedRows for Rows {
+    const ROW_BYTES: u64 = 64;
+
+    fn batch(&self, numbers: Range<u64>) -> Result<RecordBatch> {
+        self.columns.batch(&self.generator, numbers, SystemClock.now())
     }
 }
 
@@ -167,8 +89,7 @@ fn read_spec(options: &mut Options<'_>, kind: StreamKind) -> Result<GeneratorSpe
     let EventClock::Simulated { start, event_rate } = defaults.clock else {
         return Err(Error::internal("the default clock is simulated"));
     };
-    let start =
-        options.parse("start", "a timestamp such as '2024-01-02T09:30:00', or 'now'", parse_start)?.unwrap_or(start);
+    let start = options.parse("start", START_FORM, parse_start)?.unwrap_or(start);
     let event_rate = options.number("event_rate", "a whole number of rows per second")?.unwrap_or(event_rate);
     Ok(GeneratorSpec {
         kind,
@@ -180,15 +101,6 @@ fn read_spec(options: &mut Options<'_>, kind: StreamKind) -> Result<GeneratorSpe
         late_share: options.number("late_share", "a number from 0 to 1")?.unwrap_or(defaults.late_share),
         late_by: options.duration("late_by")?.unwrap_or(defaults.late_by),
     })
-}
-
-fn parse_start(text: &str) -> Option<EventTime> {
-    if text.trim().eq_ignore_ascii_case("now") {
-        return Some(SystemClock.now());
-    }
-    let utc: Tz = "+00:00".parse().ok()?;
-    let time = string_to_datetime(&utc, text.trim()).ok()?;
-    time.timestamp_nanos_opt().map(EventTime)
 }
 
 /// The kind that the stream's name or its columns tell.

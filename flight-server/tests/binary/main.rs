@@ -1,15 +1,18 @@
 //! End-to-end tests: the real binary as a process, its rows on stdout, its notes on stderr, its exit codes.
 
 mod bad_rows;
+mod classic;
 mod crashes;
 mod databases;
 mod demo;
+mod difference;
 mod exits;
 mod folders;
 mod generator;
 mod kept;
 mod limits;
 mod memory;
+mod nexmark;
 mod object_store;
 mod output;
 mod process;

@@ -1,0 +1,15 @@
+SELECT channel, substr(CAST(date_time AS VARCHAR), 1, 10) AS day,
+  substr(CAST(MAX(date_time) AS VARCHAR), 12, 5),
+  COUNT(*),
+  SUM(CASE WHEN price < 10000 THEN 1 ELSE 0 END),
+  SUM(CASE WHEN price >= 10000 AND price < 1000000 THEN 1 ELSE 0 END),
+  SUM(CASE WHEN price >= 1000000 THEN 1 ELSE 0 END),
+  COUNT(DISTINCT bidder),
+  COUNT(DISTINCT CASE WHEN price < 10000 THEN bidder END),
+  COUNT(DISTINCT CASE WHEN price >= 10000 AND price < 1000000 THEN bidder END),
+  COUNT(DISTINCT CASE WHEN price >= 1000000 THEN bidder END),
+  COUNT(DISTINCT auction),
+  COUNT(DISTINCT CASE WHEN price < 10000 THEN auction END),
+  COUNT(DISTINCT CASE WHEN price >= 10000 AND price < 1000000 THEN auction END),
+  COUNT(DISTINCT CASE WHEN price >= 1000000 THEN auction END)
+FROM bid GROUP BY channel, day
