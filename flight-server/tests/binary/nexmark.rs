@@ -69,7 +69,8 @@ fn totals(rows: &[String]) -> Vec<String> {
     let mut totals = BTreeMap::<&str, u64>::new();
     for row in rows {
         let mut values = row.split(',');
-        *totals.entry(values.next().unwrap()).or_default() += values.next().unwrap().parse::<u64>().unwrap();
+        let (key, value) = (values.next().unwrap(), values.next().unwrap());
+        *totals.entry(key).or_default() += value.parse::<u64>().unwrap();
     }
     totals.into_iter().map(|(key, total)| format!("{key},{total}")).collect()
 }
