@@ -236,6 +236,22 @@ const ROW_QUERIES: [Query; 26] = [
     query("SELECT COUNT(*) FROM t a CROSS JOIN t b"),
 ];
 
+/// Rows that are made of the elements of a row's array, as they are and grouped.
+const UNNESTED: [Query; 7] = [
+    query("SELECT window_end, o, unnest([g, i]) AS u FROM t"),
+    query("SELECT window_end, u, COUNT(*) FROM (SELECT window_end, unnest([g, i]) AS u FROM t) GROUP BY window_end, u"),
+    query("SELECT u, COUNT(*), SUM(o) FROM (SELECT o, unnest([g, i, g]) AS u FROM t) WHERE u > 1 GROUP BY u"),
+    query("SELECT COUNT(*), SUM(u) FROM (SELECT unnest(CASE WHEN i > 12 THEN [i, g] END) AS u FROM t)"),
+    query(
+        "SELECT window_end, k, u + 1 AS v, SUM(d) FROM (SELECT window_end, k, d, unnest([g, i]) AS u FROM t WHERE i > 3) \
+         GROUP BY window_end, k, u + 1 HAVING SUM(d) > 0",
+    ),
+    query(
+        "SELECT window_end, MAX(window_end - u) AS m FROM (SELECT window_end, unnest([ts]) AS u FROM t) GROUP BY window_end",
+    ),
+    query("SELECT a, b, COUNT(*) FROM (SELECT unnest([g, i]) AS a, unnest([k]) AS b FROM t) GROUP BY a, b"),
+];
+
 /// Two streams, three windows.
 const JOINS: [Query; 10] = [
     query(
@@ -301,6 +317,11 @@ async fn every_cut_gives_the_rows_of_any_sql_over_each_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_elements_of_arrays() {
+    check_all(&UNNESTED, 9, one_stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_cut_gives_the_rows_of_joins_of_unequal_windows() {
     const PAIRS: [[Window; 3]; 4] = [
         [Window::new(12, 4), Window::new(20, 10), Window::new(6, 6)],
@@ -359,7 +380,8 @@ async fn all_relations(rng: &mut StdRng) -> (Vec<Log>, Vec<Relation>) {
 
 #[test]
 fn restarts_at_random_epochs_change_no_row() {
-    let queries: Vec<&Query> = AGGREGATES.iter().chain(&ROW_QUERIES).chain(&JOINS).chain(&OVER_VIEWS).collect();
+    let queries: Vec<&Query> =
+        AGGREGATES.iter().chain(&UNNESTED).chain(&ROW_QUERIES).chain(&JOINS).chain(&OVER_VIEWS).collect();
     let (mut deaths, mut failures) = (0, Vec::new());
     for seed in seeds(3) {
         let mut rng = StdRng::seed_from_u64(seed);

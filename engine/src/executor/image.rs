@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::executor::held::State;
 use crate::executor::shard::Shard;
 use crate::executor::stage::Stage;
+use crate::function::declarations_in;
 use crate::plan::{Input, StreamDefinition};
 use crate::program::Shape;
 use crate::state::{Batches, PaneStore};
@@ -100,6 +101,7 @@ impl Stage {
                     // What the view gives is what this state is made of, to its last expression.
                     push_line(&mut text, &format!("view {}", view.name));
                     view.query.display_indent().to_string().lines().for_each(|line| push_line(&mut text, line));
+                    declarations_in(&view.query)?.iter().for_each(|declared| push_line(&mut text, declared));
                 }
             }
             push_line(&mut text, &format!("scan {}", input.table().scan_name()));
@@ -113,6 +115,9 @@ impl Stage {
             Shape::Finite(plan) => plan.display(),
         };
         text.push_str(&plan);
+        if let Shape::Aggregate(plans) | Shape::Unbounded(plans) = &self.program.shape {
+            plans.declarations().iter().for_each(|declared| push_line(&mut text, declared));
+        }
         for schema in self.state_schemas()? {
             push_line(&mut text, &columns(&schema));
         }

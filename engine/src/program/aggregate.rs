@@ -21,8 +21,10 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 
 use crate::arrays::{batch_of, take_rows};
 use crate::error::{Error, Result};
+use crate::function::DeclaredAggregate;
 use crate::nodes::{Bindings, SlotExec, SlotId};
 use crate::program::compile::is_stateless;
+use crate::program::row_plan::RowPlan;
 use crate::program::rows::{Bound, Headed, RowChain};
 use crate::program::session::Planner;
 use crate::program::template::Template;
@@ -68,10 +70,11 @@ impl AggregatePlans {
     /// Fails if DataFusion refuses to build one of the parts.
     pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, chain: &RowChain, planner: &Planner) -> Result<Option<Self>> {
         let Some(found) = lowest_aggregate(plan)? else { return Ok(None) };
-        if found.computes_with_bounds(chain) {
+        let Some(rows) = RowPlan::of(found.input(), chain) else { return Ok(None) };
+        if found.computes_with_bounds(&rows) {
             return Ok(None);
         }
-        let partials = Partials::build(&found, chain)?;
+        let partials = Partials::build(&found, &rows, chain)?;
         let aggregates = partials.plain.aggr_expr().to_vec();
         let filters = vec![None; aggregates.len()];
         let raw = found.raw.input_schema();
@@ -118,6 +121,13 @@ impl AggregatePlans {
     /// The columns of the state.
     pub(crate) fn state_schema(&self) -> SchemaRef {
         self.reduce.plan().schema()
+    }
+
+    /// The declarations of the aggregates whose state this is, as text.
+    pub(crate) fn declarations(&self) -> Vec<&str> {
+        let aggregate = self.partial.plan().downcast_ref::<AggregateExec>();
+        let functions = aggregate.into_iter().flat_map(AggregateExec::aggr_expr);
+        functions.filter_map(|call| DeclaredAggregate::of(call.fun())).map(DeclaredAggregate::text).collect()
     }
 
     /// The plans as text: update, merge, evaluate.
@@ -211,27 +221,41 @@ fn aggregate_over_slot(node: &Arc<dyn ExecutionPlan>) -> Option<Found> {
         AggregateMode::Partial | AggregateMode::PartialReduce => return None,
     };
     let sort = raw.input().downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
-    let input = sort.map_or(raw.input(), SortExec::input);
-    input.downcast_ref::<SlotExec>()?;
-    Some(Found { raw: raw.clone(), replaced: Arc::clone(node), sort: sort.cloned() })
+    let found = Found { raw: raw.clone(), replaced: Arc::clone(node), sort: sort.cloned() };
+    stands_on_slot(found.input()).then_some(found)
+}
+
+/// Whether one input leads from the node down to a slot without another aggregate on the way.
+fn stands_on_slot(node: &Arc<dyn ExecutionPlan>) -> bool {
+    let children = node.children();
+    match children.as_slice() {
+        [] => node.is::<SlotExec>(),
+        [child] => !node.is::<AggregateExec>() && stands_on_slot(child),
+        _ => false,
+    }
 }
 
 impl Found {
+    /// What the aggregate reads, without a sort that it asks for.
+    fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        self.sort.as_ref().map_or(self.raw.input(), SortExec::input)
+    }
+
     /// Whether anything but a plain group key reads a bound of the window, which has no value before evaluation.
-    fn computes_with_bounds(&self, chain: &RowChain) -> bool {
+    fn computes_with_bounds(&self, rows: &RowPlan) -> bool {
         let keys = self.raw.group_expr();
-        let bound_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_some());
-        let computed_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_none() && chain.touches_bounds(key));
-        let arguments = self.raw.aggr_expr().iter().any(|aggregate| reads_bounds(aggregate, chain));
-        let filters = self.raw.filter_expr().iter().flatten().any(|filter| chain.touches_bounds(filter));
+        let bound_keys = keys.expr().iter().any(|(key, _)| rows.bound(key).is_some());
+        let computed_keys = keys.expr().iter().any(|(key, _)| rows.bound(key).is_none() && rows.touches_bounds(key));
+        let arguments = self.raw.aggr_expr().iter().any(|aggregate| reads_bounds(aggregate, rows));
+        let filters = self.raw.filter_expr().iter().flatten().any(|filter| rows.touches_bounds(filter));
         computed_keys || arguments || filters || (bound_keys && !keys.is_single())
     }
 }
 
-fn reads_bounds(aggregate: &AggregateFunctionExpr, chain: &RowChain) -> bool {
+fn reads_bounds(aggregate: &AggregateFunctionExpr, rows: &RowPlan) -> bool {
     let expressions = aggregate.expressions();
     let orders = aggregate.order_bys().iter().map(|order| Arc::clone(&order.expr)).collect::<Vec<_>>();
-    expressions.iter().chain(&orders).any(|expression| chain.touches_bounds(expression))
+    expressions.iter().chain(&orders).any(|expression| rows.touches_bounds(expression))
 }
 
 /// The raw sides: the partial aggregate for rows of one slot, and for rows of several.
@@ -245,15 +269,14 @@ struct Partials {
 }
 
 impl Partials {
-    fn build(found: &Found, chain: &RowChain) -> Result<Self> {
+    fn build(found: &Found, rows: &RowPlan, chain: &RowChain) -> Result<Self> {
         let raw = &found.raw;
-        let (keys, final_columns) = state_keys(raw, chain);
-        let input_schema = raw.input_schema();
-        let partial = |keys: PhysicalGroupBy, schema: &SchemaRef| -> Result<AggregateExec> {
-            let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(SLOT, Arc::clone(schema)));
+        let (keys, final_columns) = state_keys(raw, rows);
+        let partial = |keys: PhysicalGroupBy, rows: Arc<dyn ExecutionPlan>| -> Result<AggregateExec> {
+            let schema = rows.schema();
             let input = match &found.sort {
-                None => slot,
-                Some(sort) => Arc::new(SortExec::new(sort.expr().clone(), slot)),
+                None => rows,
+                Some(sort) => Arc::new(SortExec::new(sort.expr().clone(), rows)),
             };
             Ok(AggregateExec::try_new(
                 AggregateMode::Partial,
@@ -261,13 +284,14 @@ impl Partials {
                 raw.aggr_expr().to_vec(),
                 raw.filter_expr().to_vec(),
                 input,
-                Arc::clone(schema),
+                schema,
             )?)
         };
         let keyed_input = with_slot_column(&chain.schema);
-        let plain = partial(keys.clone(), &input_schema)?;
-        let full_state = partial(raw.group_expr().clone(), &input_schema)?.schema();
-        let keyed = partial(with_slot_key(&keys, &keyed_input), &keyed_input)?;
+        let keyed_rows = rows.carrying(SLOT, &keyed_input)?;
+        let plain = partial(keys.clone(), rows.plain())?;
+        let full_state = partial(raw.group_expr().clone(), rows.plain())?.schema();
+        let keyed = partial(with_slot_key(&keys, &keyed_rows.schema()), keyed_rows)?;
         let state_columns = plain.schema().fields().len();
         let final_columns = complete(final_columns, keys.num_group_exprs(), state_columns);
         Ok(Self { keys, plain, keyed: Arc::new(keyed), keyed_input, full_state, final_columns })
@@ -275,9 +299,9 @@ impl Partials {
 }
 
 /// The group keys that state has, and for each key of the query where its values come from.
-fn state_keys(raw: &AggregateExec, chain: &RowChain) -> (PhysicalGroupBy, Vec<FinalColumn>) {
+fn state_keys(raw: &AggregateExec, rows: &RowPlan) -> (PhysicalGroupBy, Vec<FinalColumn>) {
     let all = raw.group_expr();
-    let bounds: Vec<_> = all.expr().iter().map(|(key, _)| chain.bound(key)).collect();
+    let bounds: Vec<_> = all.expr().iter().map(|(key, _)| rows.bound(key)).collect();
     if bounds.iter().all(Option::is_none) {
         return (all.clone(), (0..all.num_group_exprs()).map(FinalColumn::State).collect());
     }
