@@ -12,13 +12,16 @@
 //! Whatever cannot be done is refused here, with the place in the text and what to type instead: an [`Error`].
 //! The leaves of the plans are the engine's [`StreamTable`](millstream_engine::plan::StreamTable)s.
 //!
-//! Read [`statement`], then `parse`, `rewrite`, `scope` and `check`.
+//! Read [`statement`], then `parse`, `rewrite`, `scope` and `check`; `function` for functions declared in SQL.
 
 pub mod catalog;
 mod check;
 mod ddl;
 mod duration;
 pub mod error;
+mod function;
+mod json;
+mod json_operators;
 mod parse;
 mod parse_error;
 mod plan_error;
@@ -39,6 +42,7 @@ mod window;
 pub use catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 pub use duration::parse_span;
 pub use error::{Error, Result};
+pub use function::FunctionDefinition;
 pub use session::Session;
 pub use settings::{SETTINGS, Setting, SettingKind};
 pub use statement::{ParsedStatement, RelationKind, Statement, StreamQuery};

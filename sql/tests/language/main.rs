@@ -38,6 +38,7 @@ fn run(session: &mut Session, text: &str) -> Result<Vec<Statement>, Error> {
             }
             Statement::CreateView { definition, .. } => session.register_view(definition),
             Statement::CreateSink { definition, .. } => session.register_sink(definition),
+            Statement::CreateFunction { definition, .. } => session.declare_function(&definition)?,
             Statement::Drop { kind, name } => assert!(session.unregister(kind, &name)),
             Statement::Set { key, value } => session.set(&key, &value)?,
             _ => {}
