@@ -232,8 +232,8 @@ pub(crate) fn parse_expressions(context: Context<'_>, tokens: &[TokenWithSpan]) 
     // As a query it is read with everything that a query may have.
     let span = tokens.first().map_or_else(Span::empty, |token| token.span);
     let select = TokenWithSpan::new(Token::make_keyword("SELECT"), span);
-    let tokens: Vec<_> = std::iter::once(select).chain(tokens.iter().cloned()).collect();
-    let query = parse_query(context, &mut Cursor::new(&tokens))?;
+    let all: Vec<_> = std::iter::once(select).chain(tokens.iter().cloned()).collect();
+    let query = ParsedQuery { tokens: tokens.into(), ..parse_query(context, &mut Cursor::new(&all))? };
     let place = location(span.start);
     let refuse = || Error::new("this is not an expression but a part of a query").at(place);
     let SetExpr::Select(select) = query.query.body.as_ref() else { return Err(refuse()) };

@@ -4,6 +4,7 @@
 //! so that a relation with a window becomes a [`StreamTable`] leaf of its own.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -24,8 +25,9 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Spanned, Statement as SqlStatement, TableFactor,
-    TableFunctionArgs,
+    TableFunctionArgs, visit_expressions,
 };
+use datafusion::sql::sqlparser::tokenizer::Span;
 use millstream_engine::plan::{Input, Location, StreamTable, WINDOW_END, WindowedView};
 
 use crate::catalog::{Catalog, Relation, ViewDefinition};
@@ -109,9 +111,9 @@ impl Names {
             .sql_to_expr(expression.clone(), schema, &mut PlannerContext::new())
             .and_then(|planned| expand_expression(planned, schema, query))
             .and_then(|planned| simplifier.coerce(planned, schema))
-            .and_then(|planned| Ok((planned.get_type(schema)?, planned)))
-            .map(|(kind, planned)| (planned, kind))
-            .map_err(|error| planning_error(error, query, &self.catalog))
+            .and_then(|planned| planned.get_type(schema).map(|kind| (planned, kind)))
+            // How streams spell their columns has nothing to do with the names of arguments.
+            .map_err(|error| planning_error(error, query, &Catalog::default()))
     }
 
     /// Checks that a view that was just declared can be read.
@@ -221,6 +223,7 @@ impl RelationPlanner for Names {
         context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
         refuse_ignored(&relation)?;
+        refuse_lateral_unnest(&relation)?;
         let TableFactor::Table { name, alias, args: Some(args), .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -242,6 +245,20 @@ fn window_number(args: &TableFunctionArgs) -> Option<usize> {
         }
         _ => None,
     }
+}
+
+/// `FROM t CROSS JOIN UNNEST(t.list)`, which DataFusion plans and then cannot run.
+fn refuse_lateral_unnest(relation: &TableFactor) -> DataFusionResult<()> {
+    let TableFactor::UNNEST { array_exprs, .. } = relation else { return Ok(()) };
+    let column = visit_expressions(array_exprs, |expression| match expression {
+        SqlExpr::Identifier(name) => ControlFlow::Break(name.span.start),
+        SqlExpr::CompoundIdentifier(names) => ControlFlow::Break(names.first().map_or(Span::empty(), |n| n.span).start),
+        _ => ControlFlow::Continue(()),
+    });
+    let ControlFlow::Break(place) = column else { return Ok(()) };
+    let error = Error::unsupported("UNNEST of a column in FROM", "");
+    let hint = "write it where rows are selected: FROM (SELECT unnest(list) AS x, … FROM t)";
+    Err(external(error.hint(hint).at(location(place))))
 }
 
 /// Parts of a relation that DataFusion would pass over in silence.

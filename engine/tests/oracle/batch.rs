@@ -13,7 +13,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_engine::plan::{Input, StreamTable, WindowedView};
 
 use super::plain::SUM_SLACK;
-use super::{Log, Places, Replay, Window, instants_of_all};
+use super::{Log, Places, Replay, Window, declared, instants_of_all};
 
 /// A windowed relation under the name that queries use for it.
 #[derive(Debug, Clone)]
@@ -97,6 +97,7 @@ fn with_bounds(rows: &RecordBatch, start: i64, end: i64) -> RecordBatch {
 /// The plan of `sql` that the engine is given.
 pub(crate) async fn logical_plan(sql: &str, relations: &[Relation]) -> LogicalPlan {
     let ctx = SessionContext::new();
+    declared::aggregates().for_each(|aggregate| ctx.register_udaf(aggregate));
     for relation in relations {
         let table = StreamTable::new(relation.input.clone(), Some(relation.window.spec()));
         ctx.register_table(relation.table.as_str(), Arc::new(table)).unwrap();

@@ -6,6 +6,7 @@ mod databases;
 mod demo;
 mod exits;
 mod folders;
+mod functions;
 mod generator;
 mod kept;
 mod limits;

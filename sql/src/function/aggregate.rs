@@ -105,7 +105,7 @@ impl Clauses<'_> {
             if !fit::stores(&kind, wanted) && !fit::is_literal_of(&expression, wanted) {
                 let (kind, name, wanted_name) = (sql_name(&kind), target.name(), sql_name(wanted));
                 let name = if name.contains(' ') { name.clone() } else { format!("\"{name}\"") };
-                let message = format!("{clause} gives a {kind} for {name}, which is a {wanted_name}");
+                let message = format!("{clause} gives {kind} for {name}, which is {wanted_name}");
                 return Err(Error::new(message).hint(convert(wanted)).at(place));
             }
             expressions.push(expression);

@@ -3,11 +3,15 @@
 //! The expression stands under the name of the call, `f(t.x)`, wherever that was: the names of columns stay, and what
 //! refers to them. Calls of declared aggregates stay; what they cannot do is refused here.
 
+use std::sync::Arc;
+
 use datafusion::arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DataFusionError, Result as DataFusionResult};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, WindowFrameBound, WindowFunctionDefinition, cast};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, Projection, WindowFrameBound, WindowFunctionDefinition, cast,
+};
 use millstream_engine::function::DeclaredAggregate;
 
 use crate::error::Error;
@@ -34,12 +38,27 @@ pub(crate) fn expand_plan(plan: LogicalPlan, query: &ParsedQuery) -> DataFusionR
         for input in node.inputs() {
             schema.merge(input.schema());
         }
+        let names = Arc::clone(node.schema());
         let node = node
             .map_expressions(|expression| expression.transform_up(|expression| expand(expression, &schema, query)))?;
         // A function may be NULL where its expression never is.
-        node.map_data(LogicalPlan::recompute_schema)
+        node.map_data(|node| with_names(node.recompute_schema()?, &names))
     })?;
     Ok(plan.data)
+}
+
+/// `plan` with the names that its columns had: those of window functions are made of how their order is written.
+fn with_names(plan: LogicalPlan, names: &DFSchema) -> DataFusionResult<LogicalPlan> {
+    let columns = plan.schema().columns();
+    if columns == names.columns() {
+        return Ok(plan);
+    }
+    let renamed = columns.into_iter().zip(names.iter()).map(|(column, (qualifier, field))| {
+        let is_named = column.name == *field.name();
+        let column = Expr::Column(column);
+        if is_named { column } else { column.alias_qualified(qualifier.cloned(), field.name()) }
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(renamed.collect(), Arc::new(plan))?))
 }
 
 /// The same for one expression over columns of `schema`.
@@ -156,7 +175,7 @@ fn fitted(function: &str, args: Vec<Expr>, parameters: &[FieldRef], schema: &DFS
             fitted.push(cast(value, wanted.clone()));
         } else {
             let (kind, name, wanted_name) = (sql_name(&kind), parameter.name(), sql_name(wanted));
-            let message = format!("{function} takes a {wanted_name} for \"{name}\", not a {kind}");
+            let message = format!("{function} takes {wanted_name} for \"{name}\", not {kind}");
             return Ok(Err(Error::new(message).hint(convert(wanted))));
         }
     }

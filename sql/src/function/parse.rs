@@ -353,7 +353,11 @@ fn check_columns(body: &AggregateBody, arguments: &[FieldRef], create: Create) -
         let (count, expected) = (expressions.list.len(), body.state.len());
         if count != expected {
             let place = expressions.query.tokens.first().and_then(|token| location(token.span.start));
-            let error = Error::new(format!("{clause} has {count} expressions, the state has {expected} columns"));
+            let plural = |count: usize| if count == 1 { "" } else { "s" };
+            let (of_clause, of_state) = (plural(count), plural(expected));
+            let message =
+                format!("{clause} has {count} expression{of_clause}, the state has {expected} column{of_state}");
+            let error = Error::new(message);
             return Err(error.hint("give each column of the state its new value, in their order").at(place));
         }
     }

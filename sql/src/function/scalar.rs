@@ -42,7 +42,7 @@ pub(super) fn compile(names: &Names, definition: &FunctionDefinition, body: &Par
     };
     let returns = definition.returns.clone();
     if !fit::stores(&kind, &returns) && !fit::is_literal_of(&planned, &returns) {
-        let message = format!("the expression is a {}, not a {}", sql_name(&kind), sql_name(&returns));
+        let message = format!("the expression is {}, not {}", sql_name(&kind), sql_name(&returns));
         return Err(Error::new(message).hint(convert(&returns)).at(place));
     }
     let count = definition.arguments.len();

@@ -5,7 +5,7 @@ use crate::session;
 const SEED: u64 = 0x5eed_2026;
 const ROUNDS: usize = 4_000;
 
-const STATEMENTS: [&str; 12] = [
+const STATEMENTS: [&str; 14] = [
     "CREATE STREAM t (szcode VARCHAR NOT NULL, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) WITH (connector = 'x', 'a.b' = 1)",
     "CREATE OR REPLACE VIEW w AS SELECT szcode FROM STOCK [Range 5 minutes, Slide 1 minute] WHERE lastPrice > 1",
     "CREATE SINK k WITH (connector = 'console'); INSERT INTO out SELECT * FROM stock; DROP SINK IF EXISTS k; SHOW STREAMS",
@@ -17,6 +17,8 @@ const STATEMENTS: [&str; 12] = [
     "SELECT szcode FROM stock UNION ALL SELECT szcode FROM transaction WHERE Turnover IN (SELECT 1) AND EXISTS (SELECT 2)",
     "EXPLAIN SELECT a.szcode FROM STOCK a, POSITION b, codes c ON a.szcode = c.szcode GROUP BY GROUPING SETS ((a.szcode), ())",
     "SET batch_interval = 100 ms; DESCRIBE stock; SELECT \"Odd\".x, $1, -1::int, 'a' || b'1' FROM market.\"Odd name\" [Range 5 Slide 1]",
+    "CREATE OR REPLACE FUNCTION f(a DOUBLE, b DECIMAL(9, 2)) RETURNS DOUBLE LANGUAGE SQL AS $$ SELECT a -> 'x' ->> 0 + b $$; SELECT f(1, 2)",
+    "CREATE AGGREGATE w(v DOUBLE) RETURNS DOUBLE (STATE (s DOUBLE = 0, n INT = -1), UPDATE (s + v, n), MERGE (other.s, n), INVERSE (s, 1), FINISH s / n)",
     "SELECT sum(lastPrice) FILTER (WHERE szcode LIKE 'a%') FROM TUMBLE(TABLE stock, DESCRIPTOR(eventTime), INTERVAL '1 month')",
 ];
 
@@ -35,6 +37,9 @@ impl Random {
 
 /// The statement's words and marks, one edit later.
 fn mutate(random: &mut Random, words: &mut Vec<String>) {
+    if words.is_empty() {
+        return;
+    }
     let at = random.below(words.len());
     match random.below(6) {
         0 => drop(words.remove(at)),

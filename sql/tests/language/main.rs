@@ -4,6 +4,7 @@
 
 mod accepted;
 mod declarations;
+mod functions;
 mod garbage;
 mod refused;
 
