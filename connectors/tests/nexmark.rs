@@ -63,7 +63,8 @@ async fn rows_are_as_documented() {
     let first = async |name| read(&table(name, &with)).await.unwrap().good;
     let people = first("person").await;
     assert_eq!(people.len(), 2);
-    let person = "1000|luke walton|qutqsxz@nveiv.com|5653 7491 6641 1188|boise|az|2024-01-01T00:00:00|iemjkfppbgljgpeuts";
+    let person =
+        "1000|luke walton|qutqsxz@nveiv.com|5653 7491 6641 1188|boise|az|2024-01-01T00:00:00|iemjkfppbgljgpeuts";
     assert!(people[0].starts_with(person), "{}", people[0]);
     let auctions = first("auction").await;
     let ids: Vec<&str> = auctions.iter().map(|row| &row[..5]).collect();

@@ -29,7 +29,7 @@
 //! # Reading order
 //!
 //! [`time`], [`window`] and [`ingest`]'s `progress` are arithmetic. [`plan`] and [`source`] are what comes in.
-//! [`program`] makes plans, `executor` runs them on `state`, `driver` is the loop, [`query`] what a caller holds.
+//! [`function`] is aggregates that users declare. [`program`] makes plans, `executor` runs them on `state`, `driver` is the loop, [`query`] what a caller holds.
 //! [`testing`] runs queries over logs written down by hand.
 
 mod arrays;
@@ -39,6 +39,7 @@ mod driver;
 pub mod durable;
 pub mod error;
 mod executor;
+pub mod function;
 pub mod ingest;
 mod keeper;
 pub mod nodes;

@@ -236,6 +236,67 @@ const ROW_QUERIES: [Query; 26] = [
     query("SELECT COUNT(*) FROM t a CROSS JOIN t b"),
 ];
 
+/// Rows that are made of the elements of a row's array, as they are and grouped.
+const UNNESTED: [Query; 7] = [
+    query("SELECT window_end, o, unnest([g, i]) AS u FROM t"),
+    query("SELECT window_end, u, COUNT(*) FROM (SELECT window_end, unnest([g, i]) AS u FROM t) GROUP BY window_end, u"),
+    query("SELECT u, COUNT(*), SUM(o) FROM (SELECT o, unnest([g, i, g]) AS u FROM t) WHERE u > 1 GROUP BY u"),
+    query("SELECT COUNT(*), SUM(u) FROM (SELECT unnest(CASE WHEN i > 12 THEN [i, g] END) AS u FROM t)"),
+    query(
+        "SELECT window_end, k, u + 1 AS v, SUM(d) FROM (SELECT window_end, k, d, unnest([g, i]) AS u FROM t WHERE i > 3) \
+         GROUP BY window_end, k, u + 1 HAVING SUM(d) > 0",
+    ),
+    query(
+        "SELECT window_end, MAX(window_end - u) AS m FROM (SELECT window_end, unnest([ts]) AS u FROM t) GROUP BY window_end",
+    ),
+    query("SELECT a, b, COUNT(*) FROM (SELECT unnest([g, i]) AS a, unnest([k]) AS b FROM t) GROUP BY a, b"),
+];
+
+/// Aggregates declared by expressions give what the built-in ones do that they imitate.
+const DECLARED: [Query; 7] = [
+    Query {
+        sql: "SELECT window_end, k, total(i) AS s, total(g) FILTER (WHERE i > 3) AS f FROM t GROUP BY window_end, k",
+        ordered: "SELECT window_end, k, SUM(i) AS s, SUM(g) FILTER (WHERE i > 3) AS f FROM t GROUP BY window_end, k",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT total(i) AS s, COUNT(*) AS n FROM t WHERE i > 12",
+        ordered: "SELECT SUM(i) AS s, COUNT(*) AS n FROM t WHERE i > 12",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT k, g, total(i) AS s FROM t GROUP BY ROLLUP (k, g) HAVING total(i) > 5",
+        ordered: "SELECT k, g, SUM(i) AS s FROM t GROUP BY ROLLUP (k, g) HAVING SUM(i) > 5",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, g, wavg(f, CAST(i AS DOUBLE)) AS x FROM t WHERE f IS NOT NULL AND i > 0 \
+              GROUP BY window_end, g",
+        ordered: "SELECT window_end, g, SUM(f * i) / SUM(i) AS x FROM t WHERE f IS NOT NULL AND i > 0 \
+                  GROUP BY window_end, g",
+        slack: 1e3,
+    },
+    Query {
+        sql: "SELECT window_end, p, o, total(i) OVER (PARTITION BY k ORDER BY ts ROWS 2 PRECEDING) AS s FROM t",
+        ordered: "SELECT window_end, p, o, SUM(i) OVER (PARTITION BY k ORDER BY ts, p, o ROWS 2 PRECEDING) AS s FROM t",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, p, o, total(g) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '3 nanoseconds' PRECEDING AND \
+              INTERVAL '1 nanosecond' FOLLOWING) AS s FROM t",
+        ordered: "SELECT window_end, p, o, SUM(g) OVER (ORDER BY ts RANGE BETWEEN INTERVAL '3 nanoseconds' PRECEDING \
+                  AND INTERVAL '1 nanosecond' FOLLOWING) AS s FROM t",
+        slack: 1.0,
+    },
+    Query {
+        sql: "SELECT window_end, total(s) AS s, MAX(n) AS n FROM (SELECT window_end, k, total(i) AS s, COUNT(*) AS n \
+              FROM t GROUP BY window_end, k) GROUP BY window_end",
+        ordered: "SELECT window_end, SUM(i) AS s, (SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM t GROUP BY k)) AS n \
+                  FROM t GROUP BY window_end",
+        slack: 1.0,
+    },
+];
+
 /// Two streams, three windows.
 const JOINS: [Query; 10] = [
     query(
@@ -301,6 +362,16 @@ async fn every_cut_gives_the_rows_of_any_sql_over_each_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_the_elements_of_arrays() {
+    check_all(&UNNESTED, 9, one_stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gives_what_declared_aggregates_imitate() {
+    check_all(&DECLARED, 9, one_stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_cut_gives_the_rows_of_joins_of_unequal_windows() {
     const PAIRS: [[Window; 3]; 4] = [
         [Window::new(12, 4), Window::new(20, 10), Window::new(6, 6)],
@@ -359,7 +430,14 @@ async fn all_relations(rng: &mut StdRng) -> (Vec<Log>, Vec<Relation>) {
 
 #[test]
 fn restarts_at_random_epochs_change_no_row() {
-    let queries: Vec<&Query> = AGGREGATES.iter().chain(&ROW_QUERIES).chain(&JOINS).chain(&OVER_VIEWS).collect();
+    let queries: Vec<&Query> = AGGREGATES
+        .iter()
+        .chain(&UNNESTED)
+        .chain(&DECLARED)
+        .chain(&ROW_QUERIES)
+        .chain(&JOINS)
+        .chain(&OVER_VIEWS)
+        .collect();
     let (mut deaths, mut failures) = (0, Vec::new());
     for seed in seeds(3) {
         let mut rng = StdRng::seed_from_u64(seed);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::side::SideTables;
@@ -106,6 +107,16 @@ impl Session {
         self.language.bind_parameter(name, value);
     }
 
+    /// Makes a Rust function of one row known to the statements that follow.
+    pub fn register_function(&mut self, function: ScalarUDF) {
+        self.language.register_function(function);
+    }
+
+    /// Makes a Rust aggregate known to the statements that follow; the order of rows must make no difference to it.
+    pub fn register_aggregate(&mut self, aggregate: AggregateUDF) {
+        self.language.register_aggregate(aggregate);
+    }
+
     /// Sets the least time between micro-batches; `SET batch_interval` overrides it.
     pub fn set_batch_interval(&mut self, interval: Option<Duration>) {
         self.batch_interval = interval;
@@ -188,6 +199,9 @@ impl Session {
                 millstream_connectors::check_sink(&definition.name, &definition.options)
                     .map_err(|error| placed(error, parsed, script))?;
                 self.language.register_sink(definition);
+            }
+            Statement::CreateFunction { definition, .. } => {
+                self.language.declare_function(&definition).map_err(|error| refusal(error, script))?;
             }
             Statement::Drop { kind, name } => self.drop_relation(kind, &name),
             Statement::Set { key, value } => {

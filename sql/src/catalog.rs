@@ -1,4 +1,4 @@
-//! What statements have declared: streams, static tables, views and sinks, by name.
+//! What statements have declared: streams, static tables, views, sinks and functions, by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use datafusion::catalog::TableProvider;
 use millstream_engine::plan::{StreamDefinition, WithOption};
 
 use crate::error::{Error, Result};
+use crate::function::{FunctionDefinition, Functions};
 use crate::statement::{ParsedQuery, RelationKind};
 use crate::suggest::{list, nearest};
 
@@ -64,11 +65,12 @@ impl Relation {
     }
 }
 
-/// The declared relations and sinks; the two have names of their own.
+/// The declared relations, sinks and functions; each of the three has names of its own.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     relations: BTreeMap<String, Relation>,
     sinks: BTreeMap<String, Arc<SinkDefinition>>,
+    pub(crate) functions: Functions,
 }
 
 impl Catalog {
@@ -92,10 +94,23 @@ impl Catalog {
         self.sinks.values()
     }
 
+    /// The function or aggregate of that name.
+    pub fn function(&self, name: &str) -> Option<&Arc<FunctionDefinition>> {
+        self.functions.get(name)
+    }
+
+    /// The functions and aggregates, by name.
+    pub fn functions(&self) -> impl Iterator<Item = &Arc<FunctionDefinition>> {
+        self.functions.iter()
+    }
+
     /// What `name` stands for when something of kind `kind` is meant.
     pub fn kind_of(&self, name: &str, kind: RelationKind) -> Option<RelationKind> {
         match kind {
             RelationKind::Sink => self.sinks.contains_key(name).then_some(RelationKind::Sink),
+            RelationKind::Function | RelationKind::Aggregate => {
+                self.functions.get(name).map(|definition| definition.kind())
+            }
             _ => self.relations.get(name).map(Relation::kind),
         }
     }
@@ -112,6 +127,7 @@ impl Catalog {
     pub(crate) fn remove(&mut self, name: &str, kind: RelationKind) -> bool {
         match kind {
             RelationKind::Sink => self.sinks.remove(name).is_some(),
+            RelationKind::Function | RelationKind::Aggregate => self.functions.remove(name),
             _ => self.relations.remove(name).is_some(),
         }
     }

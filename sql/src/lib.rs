@@ -12,7 +12,8 @@
 //! Whatever cannot be done is refused here, with the place in the text and what to type instead: an [`Error`].
 //! The leaves of the plans are the engine's [`StreamTable`](millstream_engine::plan::StreamTable)s.
 //!
-//! Read [`statement`], then `parse`, `rewrite`, `group_window`, `scope` and `check`.
+//! Read [`statement`], then `parse`, `rewrite`, `group_window`, `scope` and `check`; `function` for functions declared in
+//! SQL.
 
 mod as_of;
 pub mod catalog;
@@ -21,8 +22,11 @@ mod ddl;
 mod duration;
 mod emission;
 pub mod error;
+mod function;
 mod group_window;
 mod interval;
+mod json;
+mod json_operators;
 mod ksql_window;
 mod own_expressions;
 mod parse;
@@ -48,6 +52,7 @@ mod window_names;
 pub use catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 pub use duration::parse_span;
 pub use error::{Error, Result};
+pub use function::FunctionDefinition;
 pub use session::Session;
 pub use settings::{SETTINGS, Setting, SettingKind};
 pub use statement::{ParsedStatement, RelationKind, Statement, StreamQuery};

@@ -5,16 +5,18 @@
 use std::sync::Arc;
 
 use datafusion::sql::planner::IdentNormalizer;
-use datafusion::sql::sqlparser::ast::Query;
+use datafusion::sql::sqlparser::ast::{Query, SelectItem, SetExpr};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Location as TokenLocation, Token, TokenWithSpan};
+use datafusion::sql::sqlparser::tokenizer::{Location as TokenLocation, Span, Token, TokenWithSpan};
 use millstream_engine::plan::Location;
 
 use crate::ddl::{parse_definition, parse_value, parse_with};
 use crate::duration::Parameters;
 use crate::emission::take_emission;
 use crate::error::{Error, Result, location};
+use crate::function::{ParsedExpressions, parse_aggregate, parse_function};
+use crate::json_operators::call_json_functions;
 use crate::parse_error::syntax_error;
 use crate::rewrite::rewrite;
 use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind};
@@ -26,11 +28,14 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 
 const STATEMENTS: [&str; 9] = ["SELECT", "CREATE", "INSERT", "DROP", "SHOW", "DESCRIBE", "EXPLAIN", "SET", "WITH"];
 
+const KINDS: &str = "STREAM, TABLE, VIEW, SINK, FUNCTION or AGGREGATE";
+const KINDS_SHOWN: &str = "STREAMS, TABLES, VIEWS, SINKS, FUNCTIONS or AGGREGATES";
+
 /// What parsing needs besides the tokens.
 #[derive(Debug, Clone, Copy)]
-struct Context<'a> {
-    text: &'a str,
-    parameters: &'a Parameters,
+pub(crate) struct Context<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) parameters: &'a Parameters,
 }
 
 /// Splits `text` at its semicolons and reads each statement.
@@ -100,8 +105,8 @@ fn parse_create(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
         return Err(Error::unsupported("MATERIALIZED VIEW", hint).at(cursor.location()));
     }
     let Some(kind) = parse_kind(cursor, "") else {
-        let hint = "write CREATE STREAM, CREATE TABLE, CREATE VIEW or CREATE SINK";
-        return Err(cursor.expected("STREAM, TABLE, VIEW or SINK").hint(hint));
+        let hint = "write CREATE STREAM, TABLE, VIEW, SINK, FUNCTION or AGGREGATE";
+        return Err(cursor.expected("what to create").hint(hint));
     };
     let if_not_exists = cursor.eat_words(&["if", "not", "exists"]);
     let create = Create { if_not_exists, or_replace, name_location: cursor.location() };
@@ -112,6 +117,8 @@ fn parse_create(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
     match kind {
         RelationKind::View => parse_view(context, cursor, name, create),
         RelationKind::Sink => parse_sink(cursor, name, create),
+        RelationKind::Function => parse_function(context, cursor, name, create),
+        RelationKind::Aggregate => parse_aggregate(context, cursor, name, create),
         RelationKind::Stream | RelationKind::Table => {
             let definition = Arc::new(parse_definition(cursor, name)?);
             // Flink has one word for both; a watermark tells an endless table.
@@ -154,7 +161,7 @@ fn parse_insert(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
 }
 
 fn parse_drop(cursor: &mut Cursor<'_>) -> Result<Body> {
-    let Some(kind) = parse_kind(cursor, "") else { return Err(cursor.expected("STREAM, TABLE, VIEW or SINK")) };
+    let Some(kind) = parse_kind(cursor, "") else { return Err(cursor.expected(KINDS)) };
     let if_exists = cursor.eat_words(&["if", "exists"]);
     let name_location = cursor.location();
     let name = cursor.expect_object_name("a name")?;
@@ -163,15 +170,14 @@ fn parse_drop(cursor: &mut Cursor<'_>) -> Result<Body> {
 }
 
 fn parse_show(cursor: &mut Cursor<'_>) -> Result<Body> {
-    let Some(kind) = parse_kind(cursor, "s") else { return Err(cursor.expected("STREAMS, TABLES, VIEWS or SINKS")) };
+    let Some(kind) = parse_kind(cursor, "s") else { return Err(cursor.expected(KINDS_SHOWN)) };
     cursor.expect_end()?;
     Ok(Body::Show(kind))
 }
 
-/// STREAM, TABLE, VIEW or SINK, each followed by `ending`.
+/// STREAM, TABLE, VIEW, SINK, FUNCTION or AGGREGATE, each followed by `ending`.
 fn parse_kind(cursor: &mut Cursor<'_>, ending: &str) -> Option<RelationKind> {
-    let kinds = [RelationKind::Stream, RelationKind::Table, RelationKind::View, RelationKind::Sink];
-    kinds.into_iter().find(|kind| cursor.eat_word(&format!("{}{ending}", kind.noun())))
+    RelationKind::ALL.into_iter().find(|kind| cursor.eat_word(&format!("{}{ending}", kind.noun())))
 }
 
 fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {
@@ -203,7 +209,8 @@ fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQu
     }
     let (query_tokens, emission) = take_emission(tokens, context.parameters)?;
     let rewritten = rewrite(&query_tokens, context.parameters)?;
-    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(rewritten.tokens);
+    let sql = call_json_functions(rewritten.tokens);
+    let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(sql);
     let query = parser.parse_query().map_err(|error| syntax_error(&error, tokens))?;
     let next = parser.peek_token();
     if next.token != Token::EOF {
@@ -218,6 +225,35 @@ fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQu
     let with_names = with_names(&query);
     let (windows, calls, as_of) = (rewritten.windows.into(), rewritten.calls.into(), rewritten.as_of.into());
     Ok(ParsedQuery { query, with_names, windows, calls, as_of, emission, tokens: tokens.into(), text })
+}
+
+/// Reads a list of expressions, which is all that `tokens` are.
+///
+/// # Errors
+/// They are no expressions, or one has a name, or something follows.
+pub(crate) fn parse_expressions(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<ParsedExpressions> {
+    // As a query it is read with everything that a query may have.
+    let span = tokens.first().map_or_else(Span::empty, |token| token.span);
+    let select = TokenWithSpan::new(Token::make_keyword("SELECT"), span);
+    let all: Vec<_> = std::iter::once(select).chain(tokens.iter().cloned()).collect();
+    let query = ParsedQuery { tokens: tokens.into(), ..parse_query(context, &mut Cursor::new(&all))? };
+    let place = location(span.start);
+    let refuse = || Error::new("this is not an expression but a part of a query").at(place);
+    let SetExpr::Select(select) = query.query.body.as_ref() else { return Err(refuse()) };
+    let mut list = Vec::with_capacity(select.projection.len());
+    for item in &select.projection {
+        match item {
+            SelectItem::UnnamedExpr(expression) => list.push(expression.clone()),
+            _ => return Err(Error::new(format!("expected an expression, found \"{item}\"")).at(place)),
+        }
+    }
+    // Whatever else a query has would be passed over in silence.
+    let written = list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if query.query.to_string() == format!("SELECT {written}") {
+        Ok(ParsedExpressions { query, list })
+    } else {
+        Err(refuse())
+    }
 }
 
 /// The first word that is almost, but not quite, a keyword of a query.
@@ -241,7 +277,7 @@ fn with_names(query: &Query) -> Arc<[String]> {
 }
 
 /// The part of `text` that the tokens cover.
-fn slice<'a>(text: &'a str, tokens: &[TokenWithSpan]) -> &'a str {
+pub(crate) fn slice<'a>(text: &'a str, tokens: &[TokenWithSpan]) -> &'a str {
     let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return "" };
     let (start, end) = (byte_offset(text, first.span.start), byte_offset(text, last.span.end));
     text.get(start..end).unwrap_or_default()

@@ -18,15 +18,26 @@ use crate::token::lower_first;
 pub(crate) fn planning_error(error: DataFusionError, query: &ParsedQuery, catalog: &Catalog) -> Error {
     let diagnostic = error.diagnostic().cloned();
     let place = diagnostic.as_ref().and_then(diagnostic_place);
-    let own = match error.find_root() {
-        DataFusionError::External(own) => own.downcast_ref::<Error>().cloned(),
+    let own = own(&error).or_else(|| match error.find_root() {
         DataFusionError::SchemaError(schema_error, _) => Some(schema(schema_error, place, &diagnostic, query, catalog)),
         _ => None,
-    };
+    });
     match own {
         Some(own) => own.at(place),
         None => other(error, diagnostic.as_ref(), place, query).at(place),
     }
+}
+
+/// The error of ours that the planner handed on, the outermost if one is the cause of another.
+fn own(error: &DataFusionError) -> Option<Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return Some(own.clone());
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn schema(
@@ -151,6 +162,16 @@ fn wrong_argument(text: &str, query: &ParsedQuery) -> Option<Error> {
         return None;
     }
     let name = text.split('\'').nth(1)?.split('(').next()?;
+    if let Some((_, refusal)) = text.split_once("user-defined coercion failed with: Error during planning: ") {
+        let refusal = refusal.split(". No function matches").next().unwrap_or(refusal);
+        return Some(Error::new(refusal).at(query.find(&[name])));
+    }
+    if let Some((expected, received)) = text.split_once(" arguments but received ") {
+        let expected = expected.rsplit(' ').next().unwrap_or_default();
+        let received: String = received.chars().take_while(char::is_ascii_digit).collect();
+        let message = format!("{name} takes {expected} {}, not {received}", plural("argument", expected));
+        return Some(Error::new(message).at(query.find(&[name])));
+    }
     let received = text.split("received ").nth(1).and_then(|rest| rest.split([' ', '.', ',']).next());
     let message = match received {
         Some(received) => format!("{name} does not take a {received}"),
@@ -159,12 +180,19 @@ fn wrong_argument(text: &str, query: &ParsedQuery) -> Option<Error> {
     Some(Error::new(message).hint("convert the argument: CAST(x AS DOUBLE)").at(query.find(&[name])))
 }
 
+fn plural(noun: &str, count: &str) -> String {
+    if count == "1" { noun.to_owned() } else { format!("{noun}s") }
+}
+
 fn hint(message: &str, diagnostic: Option<&Diagnostic>) -> Option<String> {
     if ["'tumble'", "'hop'"].iter().any(|function| message.contains(function)) {
         return Some("windows stand in FROM: FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)".into());
     }
     if message.contains("common argument type") {
         return Some("convert one side: CAST(x AS DOUBLE)".into());
+    }
+    if message.contains("#>") {
+        return Some("write the path as arguments: json_as_text(document, 'a', 'b')".into());
     }
     let diagnostic = diagnostic?;
     let note = diagnostic.notes.iter().find_map(|note| note.message.strip_prefix("Possible function "));

@@ -52,6 +52,7 @@ fn unrepeatable(plan: &LogicalPlan) -> Option<ScalarUDF> {
     found
 }
 
-fn is_unrepeatable(function: &ScalarUDF) -> bool {
+/// Whether the function may answer otherwise the next time.
+pub(crate) fn is_unrepeatable(function: &ScalarUDF) -> bool {
     function.signature().volatility == Volatility::Volatile || PRESENT.contains(&function.name())
 }

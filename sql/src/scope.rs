@@ -4,35 +4,41 @@
 //! so that a relation with a window becomes a [`StreamTable`] leaf of its own.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{DataFusionError, Result as DataFusionResult, TableReference};
+use datafusion::common::{DFSchema, DataFusionError, Result as DataFusionResult, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::planner::{
     ContextProvider, ExprPlanner, PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning,
     TypePlanner,
 };
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+    AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
+    WindowUDF,
 };
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Spanned, Statement as SqlStatement, TableFactor,
-    TableFunctionArgs,
+    TableFunctionArgs, visit_expressions,
 };
+use datafusion::sql::sqlparser::tokenizer::Span;
 use millstream_engine::plan::{Input, Location, StreamTable, WINDOW_END, WindowedView};
 
 use crate::as_of::resolve_as_of;
 use crate::catalog::{Catalog, Relation, ViewDefinition};
 use crate::check::is_windowed;
 use crate::error::{Error, Result, location};
+use crate::function::{expand_expression, expand_plan};
 use crate::group_window::{WINDOW_TIME, resolve};
 use crate::plan_error::planning_error;
 use crate::rewrite::WINDOW_ARGUMENT;
-use crate::statement::ParsedQuery;
+use crate::statement::{ParsedQuery, RelationKind};
 use crate::suggest::{list, nearest};
 use crate::window::{ColumnName, WindowClause};
 
@@ -87,7 +93,32 @@ impl Names {
         let options = ParserOptions::from(&self.state.config_options().sql_parser);
         SqlToRel::new_with_options(&scope, options)
             .sql_statement_to_plan_with_context(SqlStatement::Query(resolved.query), &mut PlannerContext::new())
+            .and_then(|plan| expand_plan(plan, query))
             .map_err(|error| planning_error(error, query, &self.catalog))
+    }
+
+    /// Plans an expression of `query` over columns of `schema`: types are made to agree, declared functions replaced.
+    ///
+    /// # Errors
+    /// A name is unknown, or a type does not fit.
+    pub(crate) fn plan_expression(
+        &self,
+        query: &ParsedQuery,
+        expression: &SqlExpr,
+        schema: &DFSchema,
+    ) -> Result<(Expr, DataType)> {
+        let names = Arc::new(self.clone());
+        let planner: Arc<dyn RelationPlanner> = Arc::clone(&names) as Arc<dyn RelationPlanner>;
+        let scope = Scope { names, planners: [planner] };
+        let options = ParserOptions::from(&self.state.config_options().sql_parser);
+        let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build());
+        SqlToRel::new_with_options(&scope, options)
+            .sql_to_expr(expression.clone(), schema, &mut PlannerContext::new())
+            .and_then(|planned| expand_expression(planned, schema, query))
+            .and_then(|planned| simplifier.coerce(planned, schema))
+            .and_then(|planned| planned.get_type(schema).map(|kind| (planned, kind)))
+            // How streams spell their columns has nothing to do with the names of arguments.
+            .map_err(|error| planning_error(error, query, &Catalog::default()))
     }
 
     /// Checks that a view that was just declared can be read.
@@ -224,6 +255,7 @@ impl RelationPlanner for Names {
         context: &mut dyn RelationPlannerContext,
     ) -> DataFusionResult<RelationPlanning> {
         refuse_ignored(&relation)?;
+        refuse_lateral_unnest(&relation)?;
         let TableFactor::Table { name, alias, args: Some(args), .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
@@ -245,6 +277,20 @@ fn window_number(args: &TableFunctionArgs) -> Option<usize> {
         }
         _ => None,
     }
+}
+
+/// `FROM t CROSS JOIN UNNEST(t.list)`, which DataFusion plans and then cannot run.
+fn refuse_lateral_unnest(relation: &TableFactor) -> DataFusionResult<()> {
+    let TableFactor::UNNEST { array_exprs, .. } = relation else { return Ok(()) };
+    let column = visit_expressions(array_exprs, |expression| match expression {
+        SqlExpr::Identifier(name) => ControlFlow::Break(name.span.start),
+        SqlExpr::CompoundIdentifier(names) => ControlFlow::Break(names.first().map_or(Span::empty(), |n| n.span).start),
+        _ => ControlFlow::Continue(()),
+    });
+    let ControlFlow::Break(place) = column else { return Ok(()) };
+    let error = Error::unsupported("UNNEST of a column in FROM", "");
+    let hint = "write it where rows are selected: FROM (SELECT unnest(list) AS x, … FROM t)";
+    Err(external(error.hint(hint).at(location(place))))
 }
 
 /// Parts of a relation that DataFusion would pass over in silence.
@@ -319,7 +365,8 @@ impl ContextProvider for Scope {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.names.state.scalar_functions().get(name).cloned()
+        let declared = self.names.catalog.functions.scalar(name);
+        declared.or_else(|| self.names.state.scalar_functions().get(name)).cloned()
     }
 
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
@@ -327,7 +374,8 @@ impl ContextProvider for Scope {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.names.state.aggregate_functions().get(name).cloned()
+        let declared = self.names.catalog.functions.aggregate(name);
+        declared.or_else(|| self.names.state.aggregate_functions().get(name)).cloned()
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
@@ -343,7 +391,8 @@ impl ContextProvider for Scope {
     }
 
     fn udf_names(&self) -> Vec<String> {
-        self.names.state.scalar_functions().keys().cloned().collect()
+        let declared = self.names.catalog.functions.names(RelationKind::Function).map(str::to_owned);
+        declared.chain(self.names.state.scalar_functions().keys().cloned()).collect()
     }
 
     fn higher_order_function_names(&self) -> Vec<String> {
@@ -351,7 +400,8 @@ impl ContextProvider for Scope {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        self.names.state.aggregate_functions().keys().cloned().collect()
+        let declared = self.names.catalog.functions.names(RelationKind::Aggregate).map(str::to_owned);
+        declared.chain(self.names.state.aggregate_functions().keys().cloned()).collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::common::HashSet;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::plan::{Emission, Location, StreamDefinition};
 
@@ -12,7 +14,9 @@ use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::check;
 use crate::duration::Parameters;
 use crate::error::{Error, Result};
+use crate::function::{FunctionDefinition, Functions};
 use crate::interval::{self, interval_join};
+use crate::json::json_functions;
 use crate::parse::parse;
 use crate::plan_error::planning_error;
 use crate::scope::Names;
@@ -56,7 +60,11 @@ impl Session {
     pub fn new() -> Self {
         let mut config = SessionConfig::new().with_information_schema(false);
         config.options_mut().sql_parser.collect_spans = true;
-        let state = SessionStateBuilder::new_with_default_features().with_config(config).build();
+        let mut state = SessionStateBuilder::new_with_default_features().with_config(config).build();
+        for function in json_functions() {
+            // A state takes every function.
+            let _ = state.register_udf(Arc::new(function));
+        }
         Self {
             catalog: Arc::default(),
             settings: Parameters::new(),
@@ -126,6 +134,44 @@ impl Session {
         Arc::make_mut(&mut self.catalog).insert_sink(definition);
     }
 
+    /// Declares a function or aggregate, in place of the one of that name; those that call it are adapted.
+    ///
+    /// # Errors
+    /// It does not fit what it calls, or what calls it, as that is declared now.
+    pub fn declare_function(&mut self, definition: &Arc<FunctionDefinition>) -> Result<()> {
+        let functions = Functions::with(&self.state, &self.catalog, definition)?;
+        Arc::make_mut(&mut self.catalog).functions = functions;
+        Ok(())
+    }
+
+    /// Makes a function of one row known under its name, in place of the one that had it.
+    ///
+    /// A volatile one is refused in queries over streams, as its answers would depend on when they are asked for.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use datafusion::arrow::datatypes::DataType;
+    /// use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+    ///
+    /// let same = Arc::new(|arguments: &[ColumnarValue]| Ok(arguments[0].clone()));
+    /// let mut session = millstream_sql::Session::new();
+    /// session.register_function(create_udf("same", vec![DataType::Int64], DataType::Int64, Volatility::Immutable, same));
+    /// assert!(session.compile(&session.parse("SELECT same(1)").unwrap()[0]).is_ok());
+    /// ```
+    pub fn register_function(&mut self, function: ScalarUDF) {
+        // A state takes every function.
+        let _ = Arc::make_mut(&mut self.state).register_udf(Arc::new(function));
+    }
+
+    /// Makes an aggregate known under its name, in place of the one that had it.
+    ///
+    /// Its result must not depend on the order of the rows, and merging its states in any way must give the same.
+    pub fn register_aggregate(&mut self, aggregate: AggregateUDF) {
+        // A state takes every aggregate.
+        let _ = Arc::make_mut(&mut self.state).register_udaf(Arc::new(aggregate));
+    }
+
     /// Forgets what has the name; whether there was something.
     pub fn unregister(&mut self, kind: RelationKind, name: &str) -> bool {
         Arc::make_mut(&mut self.catalog).remove(name, kind)
@@ -155,6 +201,7 @@ impl Session {
                 let (definition, or_replace) = (Arc::new(definition), create.or_replace);
                 self.create(RelationKind::Sink, name, create, Statement::CreateSink { definition, or_replace })
             }
+            Body::CreateFunction { definition, create } => self.create_function(definition, create),
             Body::Insert { sink, sink_location, query } => {
                 let sink = Arc::clone(self.catalog.expect_sink(sink).map_err(|error| error.at(*sink_location))?);
                 Ok(Statement::Insert { sink, query: self.query(query)? })
@@ -210,6 +257,15 @@ impl Session {
         Ok(statement)
     }
 
+    fn create_function(&self, definition: &Arc<FunctionDefinition>, create: &Create) -> Result<Statement> {
+        let statement = Statement::CreateFunction { definition: Arc::clone(definition), or_replace: create.or_replace };
+        let statement = self.create(definition.kind(), &definition.name, create, statement)?;
+        if matches!(statement, Statement::CreateFunction { .. }) {
+            Functions::with(&self.state, &self.catalog, definition).map_err(|error| error.at(create.name_location))?;
+        }
+        Ok(statement)
+    }
+
     /// A view that replaces another may come to read itself.
     fn check_view_cycle(&self, statement: &Statement, place: Option<Location>) -> Result<()> {
         let Statement::CreateView { definition, .. } = statement else { return Ok(()) };
@@ -244,13 +300,19 @@ impl Session {
         if_exists: bool,
     ) -> Result<Statement> {
         match self.catalog.kind_of(name, kind) {
-            Some(existing) if existing == kind => Ok(Statement::Drop { kind, name: name.to_owned() }),
+            Some(existing) if existing == kind => {
+                if kind.is_function() {
+                    self.catalog.functions.check_unused(name).map_err(|error| error.at(place))?;
+                }
+                Ok(Statement::Drop { kind, name: name.to_owned() })
+            }
             Some(existing) => {
-                let noun = existing.noun();
-                let error = Error::new(format!("\"{name}\" is a {noun}, not a {}", kind.noun()));
-                Err(error.hint(format!("write DROP {} {name}", noun.to_uppercase())).at(place))
+                let (is, not) = (existing.with_article(), kind.with_article());
+                let error = Error::new(format!("\"{name}\" is {is}, not {not}"));
+                Err(error.hint(format!("write DROP {} {name}", existing.noun().to_uppercase())).at(place))
             }
             None if if_exists => Ok(Statement::Nothing { note: format!("there is no {} \"{name}\"", kind.noun()) }),
+            None if kind.is_function() => Err(self.catalog.functions.unknown(name, kind).at(place)),
             None if kind == RelationKind::Sink => Err(expected_error(self.catalog.expect_sink(name)).at(place)),
             None => Err(expected_error(self.catalog.expect_relation(name)).at(place)),
         }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::statement::RelationKind;
 use crate::types::sql_name;
 
-/// One row per relation or sink of that kind, by name.
+/// One row per relation, sink or function of that kind, by name; aggregates are functions too.
 pub(crate) fn show(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch> {
     let definitions = || catalog.relations().filter(|(_, relation)| relation.kind() == kind);
     match kind {
@@ -38,7 +38,19 @@ pub(crate) fn show(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch>
         RelationKind::Sink => {
             table(["sink", "connector"], catalog.sinks().map(|sink| [sink.name.clone(), connector(&sink.options)]))
         }
+        RelationKind::Function => functions(catalog, |_| true),
+        RelationKind::Aggregate => functions(catalog, |kind| kind == RelationKind::Aggregate),
     }
+}
+
+/// One row per declared function of those kinds.
+fn functions(catalog: &Catalog, shows: impl Fn(RelationKind) -> bool) -> Result<RecordBatch> {
+    let shown = catalog.functions().filter(|definition| shows(definition.kind()));
+    let rows = shown.map(|definition| {
+        let [name, kind] = [&definition.name, definition.kind().noun()].map(str::to_owned);
+        [name, kind, definition.signature(), definition.text.clone()]
+    });
+    table(["function", "kind", "signature", "definition"], rows)
 }
 
 /// One row per column of a stream or table.

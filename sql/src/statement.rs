@@ -11,6 +11,7 @@ use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
 use crate::as_of::AsOf;
 use crate::catalog::{SinkDefinition, ViewDefinition};
 use crate::error::location;
+use crate::function::FunctionDefinition;
 use crate::window::WindowClause;
 use crate::window_call::WindowCall;
 
@@ -30,6 +31,7 @@ pub(crate) enum Body {
     CreateRelation { kind: RelationKind, definition: Arc<StreamDefinition>, create: Create },
     CreateView { name: String, query: ParsedQuery, create: Create },
     CreateSink { name: String, options: Vec<WithOption>, create: Create },
+    CreateFunction { definition: Arc<FunctionDefinition>, create: Create },
     Insert { sink: String, sink_location: Option<Location>, query: ParsedQuery },
     Select(ParsedQuery),
     Explain(ParsedQuery),
@@ -58,9 +60,16 @@ pub enum RelationKind {
     View,
     /// A destination.
     Sink,
+    /// A function of one row.
+    Function,
+    /// A function of many rows.
+    Aggregate,
 }
 
 impl RelationKind {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Stream, Self::Table, Self::View, Self::Sink, Self::Function, Self::Aggregate];
+
     /// The word for it in messages: `stream`.
     pub const fn noun(self) -> &'static str {
         match self {
@@ -68,7 +77,20 @@ impl RelationKind {
             Self::Table => "table",
             Self::View => "view",
             Self::Sink => "sink",
+            Self::Function => "function",
+            Self::Aggregate => "aggregate",
         }
+    }
+
+    /// Whether it is called and not read.
+    pub const fn is_function(self) -> bool {
+        matches!(self, Self::Function | Self::Aggregate)
+    }
+
+    /// `a stream`, `an aggregate`.
+    pub(crate) fn with_article(self) -> String {
+        let article = if self == Self::Aggregate { "an" } else { "a" };
+        format!("{article} {}", self.noun())
     }
 }
 
@@ -123,6 +145,13 @@ pub enum Statement {
         /// Whether a sink of that name, if there is one, is replaced.
         or_replace: bool,
     },
+    /// Declares a function or an aggregate.
+    CreateFunction {
+        /// The function.
+        definition: Arc<FunctionDefinition>,
+        /// Whether one of that name, if there is one, is replaced.
+        or_replace: bool,
+    },
     /// Runs a query into a sink.
     Insert {
         /// The sink.
@@ -134,7 +163,7 @@ pub enum Statement {
     Select(StreamQuery),
     /// Shows how a query would run.
     Explain(StreamQuery),
-    /// Forgets a stream, table, view or sink, which exists.
+    /// Forgets a stream, table, view, sink, function or aggregate, which exists.
     Drop {
         /// Which of them it is.
         kind: RelationKind,

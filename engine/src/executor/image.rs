@@ -12,6 +12,7 @@ use crate::executor::held::State;
 use crate::executor::leaf::LeafState;
 use crate::executor::shard::Shard;
 use crate::executor::stage::Stage;
+use crate::function::declarations_in;
 use crate::plan::{Input, StreamDefinition};
 use crate::program::{InputPlan, Kept, Shape};
 use crate::state::{Batches, PaneStore};
@@ -108,6 +109,7 @@ impl Stage {
                     // What the view gives is what this state is made of, to its last expression.
                     push_line(&mut text, &format!("view {}", view.name));
                     view.query.display_indent().to_string().lines().for_each(|line| push_line(&mut text, line));
+                    declarations_in(&view.query)?.iter().for_each(|declared| push_line(&mut text, declared));
                 }
             }
             push_line(&mut text, &format!("scan {}", input.table().scan_name()));
@@ -118,6 +120,11 @@ impl Stage {
             Shape::Unbounded(plans, _) => text.push_str(&format!("state of all groups\n{}", plans.display()[0])),
             Shape::Stateless(_) => text.push_str("no state\n"),
             Shape::Finite(plan) => text.push_str(&plan.display()),
+        }
+        for input in &self.program.inputs {
+            if let Kept::Aggregate(plans) = &input.keeps {
+                plans.declarations().iter().for_each(|declared| push_line(&mut text, declared));
+            }
         }
         if self.output.has_history() {
             push_line(&mut text, &format!("emit {:?}", self.output.emission));

@@ -21,7 +21,9 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 
 use crate::arrays::{batch_of, take_rows};
 use crate::error::{Error, Result};
+use crate::function::DeclaredAggregate;
 use crate::nodes::{Bindings, SlotExec, SlotId};
+use crate::program::row_plan::RowPlan;
 use crate::program::rows::{Bound, Headed, RowChain};
 use crate::program::session::Planner;
 use crate::program::template::Template;
@@ -62,8 +64,8 @@ impl AggregatePlans {
     ///
     /// # Errors
     /// Fails if DataFusion refuses to build one of the parts.
-    fn build(found: &Found, chain: &RowChain, planner: &Planner) -> Result<Self> {
-        let partials = Partials::build(found, chain)?;
+    fn build(found: &Found, rows: &RowPlan, chain: &RowChain, planner: &Planner) -> Result<Self> {
+        let partials = Partials::build(found, rows, chain)?;
         let aggregates = partials.plain.aggr_expr().to_vec();
         let filters = vec![None; aggregates.len()];
         let raw = found.raw.input_schema();
@@ -103,6 +105,13 @@ impl AggregatePlans {
     /// The columns of the state.
     pub(crate) fn state_schema(&self) -> SchemaRef {
         self.reduce.plan().schema()
+    }
+
+    /// The declarations of the aggregates whose state this is, as text.
+    pub(crate) fn declarations(&self) -> Vec<&str> {
+        let aggregate = self.partial.plan().downcast_ref::<AggregateExec>();
+        let functions = aggregate.into_iter().flat_map(AggregateExec::aggr_expr);
+        functions.filter_map(|call| DeclaredAggregate::of(call.fun())).map(DeclaredAggregate::text).collect()
     }
 
     /// The plans as text: update, merge, evaluate.
@@ -175,10 +184,9 @@ pub(crate) fn cut_aggregates(plan: Arc<dyn ExecutionPlan>, heads: &[RowChain], p
     let plan = plan.transform_down(|node| {
         let Some((id, found)) = aggregate_over_slot(&node) else { return Ok(Transformed::no(node)) };
         let Some(chain) = heads.get(id.0) else { return Ok(Transformed::no(node)) };
-        if chain.selection.is_some() || found.computes_with_bounds(chain) {
-            return Ok(Transformed::no(node));
-        }
-        let plans = AggregatePlans::build(&found, chain, planner)?;
+        let rows = RowPlan::of(found.input(), chain).filter(|rows| !found.computes_with_bounds(rows));
+        let Some(rows) = rows.filter(|_| chain.selection.is_none()) else { return Ok(Transformed::no(node)) };
+        let plans = AggregatePlans::build(&found, &rows, chain, planner)?;
         let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(id, plans.final_rows.plan().schema()));
         if let Some(place) = cut.get_mut(id.0) {
             *place = Some(plans);
@@ -200,27 +208,41 @@ fn aggregate_over_slot(node: &Arc<dyn ExecutionPlan>) -> Option<(SlotId, Found)>
         AggregateMode::Partial | AggregateMode::PartialReduce => return None,
     };
     let sort = raw.input().downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none());
-    let input = sort.map_or(raw.input(), SortExec::input);
-    let slot = input.downcast_ref::<SlotExec>()?.id()?;
-    Some((slot, Found { raw: raw.clone(), sort: sort.cloned() }))
+    let found = Found { raw: raw.clone(), sort: sort.cloned() };
+    Some((slot_below(found.input())?, found))
+}
+
+/// The slot that one input leads to from the node down, without another aggregate on the way.
+fn slot_below(node: &Arc<dyn ExecutionPlan>) -> Option<SlotId> {
+    let children = node.children();
+    match children.as_slice() {
+        [] => node.downcast_ref::<SlotExec>()?.id(),
+        [child] if !node.is::<AggregateExec>() => slot_below(child),
+        _ => None,
+    }
 }
 
 impl Found {
+    /// What the aggregate reads, without a sort that it asks for.
+    fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        self.sort.as_ref().map_or(self.raw.input(), SortExec::input)
+    }
+
     /// Whether anything but a plain group key reads a bound of the window, which has no value before evaluation.
-    fn computes_with_bounds(&self, chain: &RowChain) -> bool {
+    fn computes_with_bounds(&self, rows: &RowPlan) -> bool {
         let keys = self.raw.group_expr();
-        let bound_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_some());
-        let computed_keys = keys.expr().iter().any(|(key, _)| chain.bound(key).is_none() && chain.touches_bounds(key));
-        let arguments = self.raw.aggr_expr().iter().any(|aggregate| reads_bounds(aggregate, chain));
-        let filters = self.raw.filter_expr().iter().flatten().any(|filter| chain.touches_bounds(filter));
+        let bound_keys = keys.expr().iter().any(|(key, _)| rows.bound(key).is_some());
+        let computed_keys = keys.expr().iter().any(|(key, _)| rows.bound(key).is_none() && rows.touches_bounds(key));
+        let arguments = self.raw.aggr_expr().iter().any(|aggregate| reads_bounds(aggregate, rows));
+        let filters = self.raw.filter_expr().iter().flatten().any(|filter| rows.touches_bounds(filter));
         computed_keys || arguments || filters || (bound_keys && !keys.is_single())
     }
 }
 
-fn reads_bounds(aggregate: &AggregateFunctionExpr, chain: &RowChain) -> bool {
+fn reads_bounds(aggregate: &AggregateFunctionExpr, rows: &RowPlan) -> bool {
     let expressions = aggregate.expressions();
     let orders = aggregate.order_bys().iter().map(|order| Arc::clone(&order.expr)).collect::<Vec<_>>();
-    expressions.iter().chain(&orders).any(|expression| chain.touches_bounds(expression))
+    expressions.iter().chain(&orders).any(|expression| rows.touches_bounds(expression))
 }
 
 /// The raw sides: the partial aggregate for rows of one slot, and for rows of several.
@@ -234,15 +256,14 @@ struct Partials {
 }
 
 impl Partials {
-    fn build(found: &Found, chain: &RowChain) -> Result<Self> {
+    fn build(found: &Found, rows: &RowPlan, chain: &RowChain) -> Result<Self> {
         let raw = &found.raw;
-        let (keys, final_columns) = state_keys(raw, chain);
-        let input_schema = raw.input_schema();
-        let partial = |keys: PhysicalGroupBy, schema: &SchemaRef| -> Result<AggregateExec> {
-            let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(SLOT, Arc::clone(schema)));
+        let (keys, final_columns) = state_keys(raw, rows);
+        let partial = |keys: PhysicalGroupBy, rows: Arc<dyn ExecutionPlan>| -> Result<AggregateExec> {
+            let schema = rows.schema();
             let input = match &found.sort {
-                None => slot,
-                Some(sort) => Arc::new(SortExec::new(sort.expr().clone(), slot)),
+                None => rows,
+                Some(sort) => Arc::new(SortExec::new(sort.expr().clone(), rows)),
             };
             Ok(AggregateExec::try_new(
                 AggregateMode::Partial,
@@ -250,13 +271,14 @@ impl Partials {
                 raw.aggr_expr().to_vec(),
                 raw.filter_expr().to_vec(),
                 input,
-                Arc::clone(schema),
+                schema,
             )?)
         };
         let keyed_input = with_slot_column(&chain.schema);
-        let plain = partial(keys.clone(), &input_schema)?;
-        let full_state = partial(raw.group_expr().clone(), &input_schema)?.schema();
-        let keyed = partial(with_slot_key(&keys, &keyed_input), &keyed_input)?;
+        let keyed_rows = rows.carrying(SLOT, &keyed_input)?;
+        let plain = partial(keys.clone(), rows.plain(SLOT)?)?;
+        let full_state = partial(raw.group_expr().clone(), rows.plain(SLOT)?)?.schema();
+        let keyed = partial(with_slot_key(&keys, &keyed_rows.schema()), keyed_rows)?;
         let state_columns = plain.schema().fields().len();
         let final_columns = complete(final_columns, keys.num_group_exprs(), state_columns);
         Ok(Self { keys, plain, keyed: Arc::new(keyed), keyed_input, full_state, final_columns })
@@ -264,9 +286,9 @@ impl Partials {
 }
 
 /// The group keys that state has, and for each key of the query where its values come from.
-fn state_keys(raw: &AggregateExec, chain: &RowChain) -> (PhysicalGroupBy, Vec<FinalColumn>) {
+fn state_keys(raw: &AggregateExec, rows: &RowPlan) -> (PhysicalGroupBy, Vec<FinalColumn>) {
     let all = raw.group_expr();
-    let bounds: Vec<_> = all.expr().iter().map(|(key, _)| chain.bound(key)).collect();
+    let bounds: Vec<_> = all.expr().iter().map(|(key, _)| rows.bound(key)).collect();
     if bounds.iter().all(Option::is_none) {
         return (all.clone(), (0..all.num_group_exprs()).map(FinalColumn::State).collect());
     }

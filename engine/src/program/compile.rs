@@ -223,6 +223,7 @@ pub(crate) fn is_stateless(plan: &Arc<dyn ExecutionPlan>) -> bool {
     use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
     use datafusion::physical_plan::projection::ProjectionExec;
     use datafusion::physical_plan::union::UnionExec;
+    use datafusion::physical_plan::unnest::UnnestExec;
 
     if plan.downcast_ref::<SlotExec>().is_some() || !has_slot(plan) {
         return true;
@@ -230,6 +231,7 @@ pub(crate) fn is_stateless(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let row_local = (plan.is::<FilterExec>() && plan.fetch().is_none())
         || plan.is::<ProjectionExec>()
         || plan.is::<CooperativeExec>()
+        || plan.is::<UnnestExec>()
         || plan.is::<UnionExec>();
     let join = plan.is::<HashJoinExec>() || plan.is::<CrossJoinExec>() || plan.is::<NestedLoopJoinExec>();
     let children = plan.children();

@@ -39,6 +39,11 @@ pub(crate) fn check_arithmetic(plan: LogicalPlan) -> DataFusionResult<LogicalPla
     plan.map_data(LogicalPlan::recompute_schema).map(|plan| plan.data)
 }
 
+/// `expression` over columns of `schema`, its types made to agree already, with checked integer arithmetic.
+pub(crate) fn check_expression(expression: Expr, schema: &DFSchema) -> DataFusionResult<Expr> {
+    Ok(expression.transform_up(|expression| check(expression, schema))?.data)
+}
+
 fn check(expression: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
     let (operation, arguments) = match expression {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Operation::of(op) {

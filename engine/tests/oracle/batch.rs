@@ -15,7 +15,7 @@ use millstream_engine::plan::{Input, StreamTable, WindowedView};
 
 use super::kinds::{Held, Kind, Placed, instants_of_all};
 use super::plain::SUM_SLACK;
-use super::{Log, Replay, Window};
+use super::{Log, Replay, Window, declared};
 
 /// A windowed relation under the name that queries use for it.
 #[derive(Debug, Clone)]
@@ -121,6 +121,7 @@ fn texts(rows: &RecordBatch, column: &str) -> Vec<String> {
 /// The plan of `sql` that the engine is given.
 pub(crate) async fn logical_plan(sql: &str, relations: &[Relation]) -> LogicalPlan {
     let ctx = SessionContext::new();
+    declared::aggregates().for_each(|aggregate| ctx.register_udaf(aggregate));
     for relation in relations {
         let table = StreamTable::new(relation.input.clone(), Some(relation.window.spec()));
         let key = table.input().schema().index_of("k");

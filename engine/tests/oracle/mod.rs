@@ -7,6 +7,7 @@
 pub(crate) mod batch;
 pub(crate) mod check;
 pub(crate) mod cut;
+pub(crate) mod declared;
 pub(crate) mod generate;
 pub(crate) mod kinds;
 pub(crate) mod plain;

@@ -8,6 +8,7 @@ mod demo;
 mod difference;
 mod exits;
 mod folders;
+mod functions;
 mod generator;
 mod kept;
 mod limits;

@@ -5,7 +5,7 @@ use crate::session;
 const SEED: u64 = 0x5eed_2026;
 const ROUNDS: usize = 4_000;
 
-const STATEMENTS: [&str; 15] = [
+const STATEMENTS: [&str; 17] = [
     "SELECT hop(interval '2 second', 10s) AS window, szcode, window.start FROM stock GROUP BY 1, szcode HAVING window.end > window_time(window) ORDER BY window",
     "SELECT szcode, WINDOWSTART, t.window_time FROM stock t WINDOW HOPPING (SIZE 10 SECONDS, ADVANCE BY 2 SECONDS, GRACE PERIOD 1 s) GROUP BY szcode ORDER BY windowend",
     "SELECT TUMBLE_ROWTIME(s.eventTime, SIZE := 5m), window(eventTime, '1 day', TIMEZONE => 'Asia/Shanghai') FROM stock s GROUP BY TUMBLE(eventTime, 5m), session_window(eventTime, '1 s')",
@@ -20,6 +20,8 @@ const STATEMENTS: [&str; 15] = [
     "SELECT szcode FROM stock UNION ALL SELECT szcode FROM transaction WHERE Turnover IN (SELECT 1) AND EXISTS (SELECT 2)",
     "EXPLAIN SELECT a.szcode FROM STOCK a, POSITION b, codes c ON a.szcode = c.szcode GROUP BY GROUPING SETS ((a.szcode), ())",
     "SET batch_interval = 100 ms; DESCRIBE stock; SELECT \"Odd\".x, $1, -1::int, 'a' || b'1' FROM market.\"Odd name\" [Range 5 Slide 1]",
+    "CREATE OR REPLACE FUNCTION f(a DOUBLE, b DECIMAL(9, 2)) RETURNS DOUBLE LANGUAGE SQL AS $$ SELECT a -> 'x' ->> 0 + b $$; SELECT f(1, 2)",
+    "CREATE AGGREGATE w(v DOUBLE) RETURNS DOUBLE (STATE (s DOUBLE = 0, n INT = -1), UPDATE (s + v, n), MERGE (other.s, n), INVERSE (s, 1), FINISH s / n)",
     "SELECT sum(lastPrice) FILTER (WHERE szcode LIKE 'a%') FROM TUMBLE(TABLE stock, DESCRIPTOR(eventTime), INTERVAL '1 month')",
 ];
 
@@ -38,6 +40,9 @@ impl Random {
 
 /// The statement's words and marks, one edit later.
 fn mutate(random: &mut Random, words: &mut Vec<String>) {
+    if words.is_empty() {
+        return;
+    }
     let at = random.below(words.len());
     match random.below(6) {
         0 => drop(words.remove(at)),

@@ -5,6 +5,7 @@
 mod accepted;
 mod declarations;
 mod emission;
+mod functions;
 mod garbage;
 mod interval;
 mod refused;
@@ -42,6 +43,7 @@ fn run(session: &mut Session, text: &str) -> Result<Vec<Statement>, Error> {
             }
             Statement::CreateView { definition, .. } => session.register_view(definition),
             Statement::CreateSink { definition, .. } => session.register_sink(definition),
+            Statement::CreateFunction { definition, .. } => session.declare_function(&definition)?,
             Statement::Drop { kind, name } => assert!(session.unregister(kind, &name)),
             Statement::Set { key, value } => session.set(&key, &value)?,
             _ => {}

@@ -1,0 +1,3 @@
+CREATE AGGREGATE total(s DOUBLE) RETURNS DOUBLE (
+  STATE (s DOUBLE = 0), UPDATE (s + s), MERGE (s + other.s), FINISH s
+)

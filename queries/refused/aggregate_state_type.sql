@@ -1,0 +1,6 @@
+CREATE AGGREGATE total(v VARCHAR) RETURNS DOUBLE (
+  STATE (s DOUBLE = 0),
+  UPDATE (v),
+  MERGE (s + other.s),
+  FINISH s
+)

@@ -1,0 +1,3 @@
+CREATE AGGREGATE total(v DOUBLE) RETURNS DOUBLE (
+  STATE (s DOUBLE = 0), UPDATE (s + v), MERGE (s + other.t), FINISH s
+)

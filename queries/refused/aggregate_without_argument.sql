@@ -1,0 +1,1 @@
+CREATE AGGREGATE number() RETURNS BIGINT (STATE (n BIGINT = 0), UPDATE (n + 1), MERGE (n + other.n), FINISH n)

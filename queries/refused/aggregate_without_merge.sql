@@ -1,0 +1,5 @@
+CREATE AGGREGATE total(v DOUBLE) RETURNS DOUBLE (
+  STATE (s DOUBLE = 0),
+  UPDATE (s + v),
+  FINISH s
+)

@@ -1,0 +1,4 @@
+CREATE FUNCTION f(x DOUBLE) RETURNS DOUBLE AS $$
+  SELECT x *
+    z;
+$$

@@ -1,0 +1,1 @@
+CREATE FUNCTION market.twice(x DOUBLE) RETURNS DOUBLE AS x * 2

@@ -1,0 +1,4 @@
+CREATE FUNCTION twice(x DOUBLE) RETURNS DOUBLE AS x * 2;
+CREATE VIEW doubled AS SELECT twice(lastPrice) AS x FROM STOCK;
+DROP FUNCTION twice;
+SELECT x FROM doubled

@@ -1,0 +1,2 @@
+CREATE FUNCTION noisy(x DOUBLE) RETURNS DOUBLE AS x + random();
+SELECT noisy(lastPrice) FROM STOCK

@@ -1,0 +1,2 @@
+CREATE FUNCTION square(x DOUBLE) RETURNS DOUBLE AS x * x;
+SELECT square(random())

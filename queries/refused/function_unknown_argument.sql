@@ -1,0 +1,1 @@
+CREATE FUNCTION f(price DOUBLE, volume DOUBLE) RETURNS DOUBLE AS prise * volume

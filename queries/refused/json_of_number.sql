@@ -1,0 +1,1 @@
+SELECT lastPrice ->> 'a' FROM STOCK

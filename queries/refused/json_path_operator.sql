@@ -1,0 +1,1 @@
+SELECT szcode #>> '{a,b}' FROM STOCK
