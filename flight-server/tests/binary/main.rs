@@ -4,6 +4,7 @@ mod bad_rows;
 mod crashes;
 mod databases;
 mod demo;
+mod docs;
 mod exits;
 mod folders;
 mod generator;
