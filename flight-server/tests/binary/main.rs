@@ -6,6 +6,7 @@ mod crashes;
 mod databases;
 mod demo;
 mod difference;
+mod docs;
 mod exits;
 mod folders;
 mod functions;
