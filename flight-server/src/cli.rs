@@ -81,6 +81,9 @@ pub struct RunArgs {
     /// Write rows to a file instead of stdout.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Read a stream from files in place of its source, as a whole and in any order: --table trades='history/*.parquet'.
+    #[arg(long = "table", value_name = "STREAM=PATH", value_parser = parse_table)]
+    pub tables: Vec<(String, String)>,
     /// What outlives the process.
     #[command(flatten)]
     pub state: StateArgs,
@@ -247,6 +250,11 @@ fn parse_parameter(text: &str) -> Result<(String, String), String> {
         }
         _ => Err(format!("{text:?} is not NAME=VALUE; write for example n='5 minutes'")),
     }
+}
+
+fn parse_table(text: &str) -> Result<(String, String), String> {
+    parse_parameter(text)
+        .map_err(|_| format!("{text:?} is not STREAM=PATH; write for example trades='history/*.parquet'"))
 }
 
 /// `100ms`, `2s`, `1 minute`; a bare number counts seconds.

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod demo;
 pub mod error;
 pub mod generate;
+pub mod history;
 mod memory;
 pub mod output;
 pub mod queries;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use millstream::cli::{Cli, Command, RunArgs, SourceArgs, StateArgs};
+use millstream::history::History;
 use millstream::output::Output;
 use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
@@ -107,6 +108,7 @@ fn explain_args(source: SourceArgs) -> RunArgs {
         format: millstream::cli::Format::Table,
         batch_interval: None,
         output: None,
+        tables: Vec::new(),
         state: StateArgs::default(),
     }
 }
@@ -120,11 +122,12 @@ async fn run_scripts(args: &RunArgs, mode: Mode, stop: watch::Receiver<bool>) ->
     if let Some(place) = &args.state.state_dir {
         session.keep_state(State::open(place, &args.state)?);
     }
+    session.read_history(History::new(&args.tables));
     for (name, value) in &args.source.parameters {
         session.bind_parameter(name, value);
     }
     for script in &scripts {
         session.run(script).await?;
     }
-    Ok(())
+    session.check_history()
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::cli::SourceArgs;
 use crate::error::{Error, Result};
+use crate::history::History;
 use crate::memory::Memory;
 use crate::output::Output;
 use crate::queries::{Job, Outcome, lost_rows, run_together};
@@ -75,6 +76,7 @@ pub struct Session {
     stop: watch::Receiver<bool>,
     mode: Mode,
     batch_interval: Option<Duration>,
+    history: History,
     state: Option<State>,
     outcomes: Vec<Outcome>,
     queries_started: u64,
@@ -94,6 +96,7 @@ impl Session {
             stop,
             mode,
             batch_interval: None,
+            history: History::default(),
             state: None,
             outcomes: Vec::new(),
             queries_started: 0,
@@ -120,6 +123,19 @@ impl Session {
     /// Sets the least time between micro-batches; `SET batch_interval` overrides it.
     pub fn set_batch_interval(&mut self, interval: Option<Duration>) {
         self.batch_interval = interval;
+    }
+
+    /// Reads streams that are declared from now on from files, if they have some.
+    pub fn read_history(&mut self, history: History) {
+        self.history = history;
+    }
+
+    /// Checks that every stream that has files was declared.
+    ///
+    /// # Errors
+    /// One was not.
+    pub fn check_history(&self) -> Result<()> {
+        self.history.check()
     }
 
     /// Keeps what the queries need to go on after a crash.
@@ -186,6 +202,7 @@ impl Session {
     ) -> Result<Option<Job>> {
         match compiled {
             Statement::CreateStream { definition, .. } => {
+                let definition = self.history.of(definition);
                 // Opening a source reads its options, so that a wrong one is refused where it stands.
                 millstream_connectors::open_source(&definition).map_err(|error| placed(error, parsed, script))?;
                 self.register_stream(definition);

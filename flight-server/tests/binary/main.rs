@@ -11,6 +11,7 @@ mod exits;
 mod folders;
 mod functions;
 mod generator;
+mod history;
 mod kept;
 mod limits;
 mod memory;
