@@ -163,8 +163,8 @@ fn wrong_argument(text: &str, query: &ParsedQuery) -> Option<Error> {
     }
     let name = text.split('\'').nth(1)?.split('(').next()?;
     if let Some((_, refusal)) = text.split_once("user-defined coercion failed with: Error during planning: ") {
-        let refusal = refusal.split(". No function matches").next().unwrap_or(refusal);
-        return Some(Error::new(refusal).at(query.find(&[name])));
+        let refusal = refusal.split("No function matches").next().unwrap_or(refusal);
+        return Some(Error::new(refusal.trim_end_matches(['.', ' '])).at(query.find(&[name])));
     }
     if let Some((expected, received)) = text.split_once(" arguments but received ") {
         let expected = expected.rsplit(' ').next().unwrap_or_default();
