@@ -42,6 +42,12 @@ pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()
     if emission.lateness.is_some() && program.schema.column_with_name(REVISION).is_some() {
         return refuse("the query has a column called \"revision\" of its own", "give it another name: x AS r");
     }
+    if emission.lateness.is_some() && emission.mode != EmissionMode::Results {
+        return refuse(
+            "a window that late rows correct is given whole again, and not how it differs from others",
+            "leave ALLOW LATENESS out, or EMIT CHANGES, ISTREAM or DSTREAM",
+        );
+    }
     let windows = || program.inputs.iter().filter_map(|input| input.table().window());
     let has_sessions = windows().any(|window| window.contents() == Contents::Session);
     let by_row = windows().any(WindowSpec::is_by_row);
