@@ -9,6 +9,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::MemTable;
+use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_engine::plan::{Input, StreamTable, WindowedView};
@@ -141,6 +142,11 @@ pub(crate) struct AtInstant {
 
 /// The results of `sql` at each instant at which some relation has rows.
 pub(crate) async fn results(sql: &str, relations: &[Relation]) -> BTreeMap<i64, AtInstant> {
+    try_results(sql, relations).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// The same where `sql` may be one that fails.
+pub(crate) async fn try_results(sql: &str, relations: &[Relation]) -> DataFusionResult<BTreeMap<i64, AtInstant>> {
     let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let windows: Vec<_> = relations.iter().map(|relation| (relation.window, relation.placed.as_slice())).collect();
     let mut results = BTreeMap::new();
@@ -156,9 +162,8 @@ pub(crate) async fn results(sql: &str, relations: &[Relation]) -> BTreeMap<i64, 
             ctx.deregister_table(relation.table.as_str()).unwrap();
             ctx.register_table(relation.table.as_str(), Arc::new(table)).unwrap();
         }
-        let batches = async { ctx.sql(sql).await?.collect().await }.await;
-        let batches = batches.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let batches = ctx.sql(sql).await?.collect().await?;
         results.insert(instant, AtInstant { batches, slack: size * SUM_SLACK });
     }
-    results
+    Ok(results)
 }
