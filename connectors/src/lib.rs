@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Reading order: [`files`] and [`socket`] cut bytes into splits, `format` makes rows of them, [`generate`] makes rows
-//! of nothing, [`sinks`] print and write. `options` is how all of them read their `WITH` clause.
+//! of nothing, [`push`] takes those of the program around it, [`sinks`] print and write. `options` is how all of them read their `WITH` clause.
 //!
 //! A row that cannot be used never vanishes: it is handed on as a `BadRow` with its place, text and reason, and the
 //! engine decides by the stream's `bad_data` what becomes of it.
@@ -16,6 +16,7 @@ pub mod files;
 mod format;
 pub mod generate;
 mod options;
+pub mod push;
 pub mod sinks;
 pub mod socket;
 mod state;
@@ -31,12 +32,13 @@ use millstream_engine::{Error, Result};
 
 use files::FilesSource;
 use generate::GenerateSource;
+use push::PushSource;
 use socket::SocketSource;
 
 pub use sinks::check as check_sink;
 pub use table::{TableRows, read_table};
 
-const SOURCES: [&str; 3] = ["files", "generate", "socket"];
+const SOURCES: [&str; 4] = ["files", "generate", "push", "socket"];
 
 /// Makes the source that a stream's options describe; nothing is read or connected yet.
 ///
@@ -47,11 +49,32 @@ pub fn open_source(definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>
         Some("files") => Arc::new(FilesSource::new(definition)?),
         Some("socket") => Arc::new(SocketSource::new(definition)?),
         Some("generate") => Arc::new(GenerateSource::new(definition)?),
+        Some("push") => {
+            PushSource::new(definition)?;
+            let message = format!("stream {:?} takes rows that a program pushes, and here is none", definition.name);
+            return Err(Error::query(message, "embed the engine in the program, or take another connector"));
+        }
         other => {
             let relation = format!("stream {:?}", definition.name);
             return Err(unknown_connector(&relation, other, &definition.options, &SOURCES));
         }
     })
+}
+
+/// Checks the options of a stream without a source being made.
+///
+/// # Errors
+/// Fails as [`open_source`] does; for connector `push` only if an option is wrong.
+pub fn check_source(definition: &Arc<StreamDefinition>) -> Result<()> {
+    match connector(&definition.options) {
+        Some("push") => PushSource::new(definition).map(drop),
+        _ => open_source(definition).map(drop),
+    }
+}
+
+/// Whether the rows of a stream are pushed by the program around the engine.
+pub fn is_pushed(definition: &StreamDefinition) -> bool {
+    connector(&definition.options) == Some("push")
 }
 
 /// Makes the sink `name` for rows of `schema`.

@@ -27,9 +27,9 @@ const STATEMENTS: [&str; 9] = ["SELECT", "CREATE", "INSERT", "DROP", "SHOW", "DE
 
 /// What parsing needs besides the tokens.
 #[derive(Debug, Clone, Copy)]
-struct Context<'a> {
-    text: &'a str,
-    parameters: &'a Parameters,
+pub(crate) struct Context<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) parameters: &'a Parameters,
 }
 
 /// Splits `text` at its semicolons and reads each statement.
@@ -37,9 +37,7 @@ struct Context<'a> {
 /// # Errors
 /// The first statement that cannot be read.
 pub(crate) fn parse(text: &str, parameters: &Parameters) -> Result<Vec<ParsedStatement>> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(Error::new(format!("the text is longer than {MAX_TEXT_BYTES} bytes")).hint("run it in parts"));
-    }
+    check_length(text)?;
     let tokens = tokenize(text)?;
     let context = Context { text, parameters };
     tokens
@@ -49,7 +47,16 @@ pub(crate) fn parse(text: &str, parameters: &Parameters) -> Result<Vec<ParsedSta
         .collect()
 }
 
-fn parse_statement(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<ParsedStatement> {
+/// Refuses a text that is too long to be read.
+pub(crate) fn check_length(text: &str) -> Result<()> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Error::new(format!("the text is longer than {MAX_TEXT_BYTES} bytes")).hint("run it in parts"));
+    }
+    Ok(())
+}
+
+/// Reads the tokens of one statement.
+pub(crate) fn parse_statement(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<ParsedStatement> {
     let mut cursor = Cursor::new(tokens);
     let location = cursor.location().unwrap_or(Location { line: 1, column: 1 });
     let body = parse_body(context, &mut cursor)?;
@@ -85,6 +92,10 @@ fn starts_query(cursor: &Cursor<'_>) -> bool {
 
 fn unknown_statement(cursor: &Cursor<'_>) -> Error {
     let word = cursor.peek().to_string();
+    if cursor.at_word("test") {
+        let error = Error::new("a TEST is not run with other statements");
+        return error.hint("run the file with millstream test").at(cursor.location());
+    }
     let hint = match nearest(&word, STATEMENTS) {
         Some(known) => format!("did you mean {known}?"),
         None => "a statement starts with SELECT, CREATE, INSERT INTO, DROP, SHOW, DESCRIBE, EXPLAIN or SET".into(),
@@ -195,7 +206,7 @@ fn parse_set(cursor: &mut Cursor<'_>) -> Result<Body> {
 }
 
 /// Reads a query to the end of the statement.
-fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
+pub(crate) fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
     let tokens = cursor.rest();
     if tokens.is_empty() {
         return Err(cursor.expected("a query, SELECT …"));

@@ -16,6 +16,7 @@ mod process;
 mod relations;
 mod shown;
 mod sinks;
+mod sql_tests;
 mod state;
 mod stock;
 mod trades;

@@ -6,6 +6,7 @@ mod accepted;
 mod declarations;
 mod garbage;
 mod refused;
+mod test_blocks;
 
 use std::sync::Arc;
 
