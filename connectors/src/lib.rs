@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Reading order: [`files`] and [`socket`] cut bytes into splits, `format` makes rows of them, [`generate`] and
-//! [`nexmark`] make rows of nothing, [`sinks`] print and write. `options` is how all of them read their `WITH` clause.
+//! [`nexmark`] make rows of nothing, [`push`] takes those of the program around it, [`sinks`] print and write. `options`
+//! is how all of them read their `WITH` clause.
 //!
 //! A row that cannot be used never vanishes: it is handed on as a `BadRow` with its place, text and reason, and the
 //! engine decides by the stream's `bad_data` what becomes of it.
@@ -19,6 +20,7 @@ pub mod generate;
 pub mod nexmark;
 mod numbered;
 mod options;
+pub mod push;
 pub mod sinks;
 pub mod socket;
 mod state;
@@ -35,12 +37,13 @@ use millstream_engine::{Error, Result};
 use files::FilesSource;
 use generate::GenerateSource;
 use nexmark::NexmarkSource;
+use push::PushSource;
 use socket::SocketSource;
 
 pub use sinks::check as check_sink;
 pub use table::{TableRows, read_table};
 
-const SOURCES: [&str; 4] = ["files", "generate", "nexmark", "socket"];
+const SOURCES: [&str; 5] = ["files", "generate", "nexmark", "push", "socket"];
 
 /// Makes the source that a stream's options describe; nothing is read or connected yet.
 ///
@@ -52,11 +55,32 @@ pub fn open_source(definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>
         Some("socket") => Arc::new(SocketSource::new(definition)?),
         Some("generate") => Arc::new(GenerateSource::new(definition)?),
         Some("nexmark") => Arc::new(NexmarkSource::new(definition)?),
+        Some("push") => {
+            PushSource::new(definition)?;
+            let message = format!("stream {:?} takes rows that a program pushes, and here is none", definition.name);
+            return Err(Error::query(message, "embed the engine in the program, or take another connector"));
+        }
         other => {
             let relation = format!("stream {:?}", definition.name);
             return Err(unknown_connector(&relation, other, &definition.options, &SOURCES));
         }
     })
+}
+
+/// Checks the options of a stream without a source being made.
+///
+/// # Errors
+/// Fails as [`open_source`] does; for connector `push` only if an option is wrong.
+pub fn check_source(definition: &Arc<StreamDefinition>) -> Result<()> {
+    match connector(&definition.options) {
+        Some("push") => PushSource::new(definition).map(drop),
+        _ => open_source(definition).map(drop),
+    }
+}
+
+/// Whether the rows of a stream are pushed by the program around the engine.
+pub fn is_pushed(definition: &StreamDefinition) -> bool {
+    connector(&definition.options) == Some("push")
 }
 
 /// Makes the sink `name` for rows of `schema`.

@@ -251,8 +251,13 @@ impl Driver {
     /// Whether a stream may be read on: one that is ahead of the others waits for them, or its state would pile up.
     fn may_take(&self, index: usize) -> bool {
         let Some(stream) = self.streams.get(index) else { return false };
+        let slide = self.stage.longest_slide();
+        if slide == Span(0) {
+            // Without windows no state waits for the others, and rows that pass should not either.
+            return true;
+        }
         let slowest = self.watermark();
-        let ahead = self.stage.longest_slide().max(Span(NANOS_PER_SECOND));
+        let ahead = slide.max(Span(NANOS_PER_SECOND));
         stream.watermark == slowest || stream.watermark.0 <= slowest.0.saturating_add(ahead.0)
     }
 

@@ -335,14 +335,16 @@ impl Driver {
         };
         tracing::info!(epoch = manifest.epoch.0, files = manifest.files.len(), "checkpointed");
         keeper.on_disk(move |store| store.keep(manifest)).await?;
-        let Some(store) = &keeper.store else { return Ok(()) };
         for (name, wal) in &keeper.wals {
-            if let Some(seq) = store.needed_from(name) {
-                wal.release(&store.id, seq).await?;
+            // Nothing of the store is held while waiting: threads share no store, and a query may move between them.
+            let Some(store) = &keeper.store else { return Ok(()) };
+            let (id, needed, reached) = (store.id.clone(), store.needed_from(name), store.reached(name));
+            if let Some(seq) = needed {
+                wal.release(&id, seq).await?;
             }
-            if let (true, Some(seq)) = (wal.is_full(), store.reached(name)) {
+            if let (true, Some(seq)) = (wal.is_full(), reached) {
                 // An input that waits is worse than a checkpoint that there is no falling back behind.
-                wal.release(&store.id, seq).await?;
+                wal.release(&id, seq).await?;
             }
         }
         Ok(())

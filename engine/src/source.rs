@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 
 use crate::error::Result;
+use crate::time::EventTime;
 
 /// A position in one source partition.
 ///
@@ -116,6 +117,14 @@ pub trait Decode: Debug + Send {
     /// # Errors
     /// Fails only where the split as a whole cannot be used (a broken file), never for one row.
     fn decode(self: Box<Self>) -> Result<Decoded>;
+
+    /// The source's own promise, which stands behind these rows: no row of the stream that comes later has an earlier
+    /// event time.
+    ///
+    /// It is logged beside the rows; of a source that is replayable none is expected.
+    fn promise(&self) -> Option<EventTime> {
+        None
+    }
 }
 
 /// The rows of a split.

@@ -2,24 +2,30 @@
 //!
 //! A log is a sequence of events per stream; a [`Cut`] says how it is cut into blocks and micro-batches. The blocks
 //! are made by the same code that ingestion uses and the epochs are those of a running query; only time is missing.
+//! [`run_restarted`] runs the same in two lives, the first of which ends by a crash.
 
-use std::collections::HashMap;
+mod restart;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::batch::Epoch;
 use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
-use crate::ingest::{Block, Ingest, LogPlace, Recorder};
+use crate::ingest::{Block, Event, Ingest, LogPlace, Recorder};
 use crate::plan::StreamDefinition;
 use crate::query::{PlannedQuery, QueryOptions};
 use crate::side::SideTables;
 use crate::sink::{Guarantee, Sink, SinkWriter};
 use crate::source::{BadRow, Decoded, InputIndex, Offset, PartitionId, PartitionReader, Source};
-use crate::time::SystemClock;
+use crate::time::{Clock, EventTime};
+
+pub use restart::{Crash, run_restarted};
 
 /// Something that happens to a stream.
 #[derive(Debug, Clone)]
@@ -30,9 +36,12 @@ pub enum LogEvent {
     Bad(PartitionId, BadRow),
     /// The partition is silent; it no longer holds the watermark back until it has rows again.
     Idle(PartitionId),
+    /// No row that comes later has an earlier event time, in any partition; where event time is arrival time, rows
+    /// that come later have this one.
+    Watermark(EventTime),
 }
 
-/// The log of one stream; every partition ends with it.
+/// The log of one stream.
 #[derive(Debug, Clone)]
 pub struct StreamLogScript {
     /// The stream.
@@ -41,6 +50,8 @@ pub struct StreamLogScript {
     pub partitions: u32,
     /// What happens, in order.
     pub events: Vec<LogEvent>,
+    /// Whether every partition ends with it; what would come after an open end is not waited for.
+    pub ends: bool,
 }
 
 /// How logs are cut.
@@ -93,7 +104,7 @@ impl Run {
     }
 }
 
-/// Runs `logical` over `scripts` to their end.
+/// Runs `logical` over `scripts` to their end; an open end closes no window.
 ///
 /// # Errors
 /// Fails as the query fails, and if a script for one of its streams is missing.
@@ -117,11 +128,8 @@ pub async fn run_planned(
     cut: &mut dyn Cut,
     tamper: Option<Tamper<'_>>,
 ) -> Result<Run> {
-    let known: HashMap<_, _> = scripts.iter().map(|script| (script.definition.name.as_str(), script)).collect();
     let mut feeds = Vec::new();
-    for stream in planned.streams() {
-        let script = known.get(stream.name.as_str());
-        let script = script.ok_or_else(|| Error::internal(format!("no script for stream {}", stream.name)))?;
+    for script in scripts_of(&planned, scripts)? {
         feeds.push(Feed::new(script)?);
     }
     let ingests: Vec<_> = feeds.iter().map(|feed| Arc::clone(&feed.ingest)).collect();
@@ -147,46 +155,84 @@ pub async fn run_planned(
     })
 }
 
+/// The scripts of a query's streams, in their order.
+fn scripts_of<'a>(planned: &PlannedQuery, scripts: &'a [StreamLogScript]) -> Result<Vec<&'a StreamLogScript>> {
+    let known: HashMap<_, _> = scripts.iter().map(|script| (script.definition.name.as_str(), script)).collect();
+    let script_of = |name: &str| {
+        let script = known.get(name).copied();
+        script.ok_or_else(|| Error::internal(format!("no script for stream {name}")))
+    };
+    planned.streams().iter().map(|stream| script_of(&stream.name)).collect()
+}
+
+/// A stream whose records are appended by hand; nothing reads a source or a clock.
+fn ingest_by_hand(definition: &Arc<StreamDefinition>, is_replayable: bool) -> Ingest {
+    let side = SideTables::new(&definition.schema);
+    let source = Arc::new(NoSource { is_replayable });
+    Ingest::new(Arc::clone(definition), source, Arc::new(StillClock), side)
+}
+
 /// A script on its way into an ingest's log.
 struct Feed {
     ingest: Arc<Ingest>,
     recorder: Recorder,
-    events: std::collections::VecDeque<LogEvent>,
-    next_offsets: Vec<u64>,
-    open: Vec<PartitionId>,
+    script: ScriptReader,
 }
 
 impl Feed {
     fn new(script: &StreamLogScript) -> Result<Self> {
-        let definition = Arc::clone(&script.definition);
         let partitions = usize::try_from(script.partitions).unwrap_or_default();
-        let side = SideTables::new(&definition.schema);
-        let ingest = Ingest::new(Arc::clone(&definition), Arc::new(NoSource), Arc::new(SystemClock), side);
         Ok(Self {
-            recorder: Recorder::new(&LogPlace::default(), &definition, partitions)?,
-            ingest: Arc::new(ingest),
-            events: script.events.iter().cloned().collect(),
-            next_offsets: vec![0; partitions],
-            open: (0..script.partitions).rev().map(PartitionId).collect(),
+            recorder: Recorder::new(&LogPlace::default(), &script.definition, partitions)?,
+            ingest: Arc::new(ingest_by_hand(&script.definition, true)),
+            script: ScriptReader::new(script),
         })
     }
 
     /// Appends the next records; whether any are left.
     async fn feed(&mut self, records: usize, cut: &mut dyn Cut, tamper: Option<Tamper<'_>>) -> Result<bool> {
         for _ in 0..records {
-            let Some(event) = self.next_event(cut.block_rows().max(1)) else { break };
+            let Some(event) = self.script.next_event(cut.block_rows().max(1)) else { break };
             self.ingest.append_event(event, &mut self.recorder, tamper).await?;
         }
-        Ok(!self.events.is_empty() || !self.open.is_empty())
+        Ok(self.script.has_event())
+    }
+}
+
+/// A script being read, in events of as many rows as are asked for.
+struct ScriptReader {
+    schema: SchemaRef,
+    events: VecDeque<LogEvent>,
+    next_offsets: Vec<u64>,
+    open: Vec<PartitionId>,
+}
+
+impl ScriptReader {
+    fn new(script: &StreamLogScript) -> Self {
+        let closing = if script.ends { 0..script.partitions } else { 0..0 };
+        Self {
+            schema: Arc::clone(&script.definition.schema),
+            events: script.events.iter().cloned().collect(),
+            next_offsets: vec![0; usize::try_from(script.partitions).unwrap_or_default()],
+            open: closing.rev().map(PartitionId).collect(),
+        }
     }
 
-    fn next_event(&mut self, rows: usize) -> Option<crate::ingest::Event> {
-        use crate::ingest::Event;
+    fn partitions(&self) -> usize {
+        self.next_offsets.len()
+    }
+
+    fn has_event(&self) -> bool {
+        !self.events.is_empty() || !self.open.is_empty()
+    }
+
+    fn next_event(&mut self, rows: usize) -> Option<Event> {
         match self.events.pop_front() {
             None => self.open.pop().map(Event::End),
             Some(LogEvent::Idle(partition)) => Some(Event::Idle(partition)),
+            Some(LogEvent::Watermark(time)) => Some(Event::Tick(time)),
             Some(LogEvent::Bad(partition, row)) => {
-                let batch = RecordBatch::new_empty(Arc::clone(&self.ingest.definition().schema));
+                let batch = RecordBatch::new_empty(Arc::clone(&self.schema));
                 Some(self.rows_event(partition, Decoded { batch, bad: vec![row] }))
             }
             Some(LogEvent::Rows(partition, batch)) => {
@@ -200,20 +246,23 @@ impl Feed {
         }
     }
 
-    fn rows_event(&mut self, partition: PartitionId, decoded: Decoded) -> crate::ingest::Event {
+    fn rows_event(&mut self, partition: PartitionId, decoded: Decoded) -> Event {
         let index = usize::try_from(partition.0).unwrap_or_default();
         let start = self.next_offsets.get(index).copied().unwrap_or_default();
         let end = start + decoded.batch.num_rows() as u64 + decoded.bad.len() as u64;
         if let Some(next) = self.next_offsets.get_mut(index) {
             *next = end;
         }
-        crate::ingest::Event::Rows { partition, offsets: Offset(start)..Offset(end), decoded, arrival: None }
+        Event::Rows { partition, offsets: Offset(start)..Offset(end), decoded, arrival: None }
     }
 }
 
 /// The scripts take its place.
 #[derive(Debug)]
-struct NoSource;
+struct NoSource {
+    /// Whether a restart would read the scripts again rather than a log of what they gave.
+    is_replayable: bool,
+}
 
 #[async_trait]
 impl Source for NoSource {
@@ -222,11 +271,21 @@ impl Source for NoSource {
     }
 
     fn is_replayable(&self) -> bool {
-        true
+        self.is_replayable
     }
 
     fn describe(&self) -> String {
         "script".to_owned()
+    }
+}
+
+/// A clock that stands at the epoch, so that event time moves by the scripts alone.
+#[derive(Debug)]
+struct StillClock;
+
+impl Clock for StillClock {
+    fn now(&self) -> EventTime {
+        EventTime(0)
     }
 }
 
@@ -264,6 +323,7 @@ impl Driver {
     async fn run_available(&mut self, sink: &mut dyn Sink) -> Result<()> {
         loop {
             let taken = self.run_next(sink).await?;
+            self.checkpoint_if_due().await?;
             if taken == 0 {
                 return Ok(());
             }

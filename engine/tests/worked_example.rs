@@ -49,6 +49,7 @@ fn script() -> StreamLogScript {
         definition: definition(),
         partitions: 1,
         events: vec![LogEvent::Rows(PartitionId(0), batch.unwrap())],
+        ends: true,
     }
 }
 

@@ -39,6 +39,11 @@ pub enum Command {
     /// Show the plans of the queries in SQL files, and what state they hold, without running them.
     #[command(after_help = "Example:\n  millstream explain schema.sql groupby.sql -p n='5 minutes' -p s='1 minute'")]
     Explain(SourceArgs),
+    /// Run the tests in SQL files: TEST name BEGIN … END.
+    #[command(
+        after_help = "Each answer is also found in random cuts into micro-batches and over a crash and restart.\nExit codes: 0 all passed, 1 a test failed, 2 usage, 130 interrupted.\n\nExamples:\n  millstream test queries/stock/groupby.test.sql\n  millstream test schema.sql trades.test.sql --filter late --cuts 50 --seed 7"
+    )]
+    Test(TestArgs),
     /// Look into a state directory.
     #[command(
         subcommand,
@@ -64,6 +69,29 @@ pub struct SourceArgs {
     /// A duration for a window that names it: -p n='5 minutes'.
     #[arg(short = 'p', long = "parameter", value_name = "NAME=VALUE", value_parser = parse_parameter)]
     pub parameters: Vec<(String, String)>,
+}
+
+/// What `test` takes.
+#[derive(Debug, Clone, Args)]
+pub struct TestArgs {
+    /// SQL files, in order; those behind a file without tests build on it.
+    #[arg(value_name = "FILE.sql", required = true)]
+    pub files: Vec<PathBuf>,
+    /// A duration for a window that names it: -p n='5 minutes'.
+    #[arg(short = 'p', long = "parameter", value_name = "NAME=VALUE", value_parser = parse_parameter)]
+    pub parameters: Vec<(String, String)>,
+    /// Run only the tests that have this in their names.
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// What random cuts are made of: equal seeds give equal cuts.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Random cuts of the input into micro-batches, for each answer.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub cuts: u64,
+    /// Crashes and restarts at random places, for each answer.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub restarts: u64,
 }
 
 /// What `run` takes.

@@ -24,6 +24,14 @@ pub enum Error {
     /// The command was not used as it should be.
     #[error("{0}")]
     Usage(String),
+    /// Tests failed, which have said why.
+    #[error("{failed} of {all} tests failed")]
+    Tests {
+        /// How many failed.
+        failed: usize,
+        /// How many there were.
+        all: usize,
+    },
     /// Something the binary itself did failed.
     #[error("{context}")]
     Io {

@@ -1,9 +1,13 @@
 //! The composition root: sources, language, engine and sinks put together, and the commands of the binary.
 //!
+//! Programs that embed Millstream use [`embed`] alone.
+//!
 //! Read [`session`] for how statements are carried out, [`queries`] for how queries run together, then the commands.
 
 pub mod cli;
+mod declarations;
 pub mod demo;
+pub mod embed;
 pub mod error;
 pub mod generate;
 pub mod history;
@@ -13,5 +17,6 @@ pub mod queries;
 pub mod screen;
 pub mod session;
 pub mod state;
+pub mod test;
 
 pub use error::{Error, Result};

@@ -10,7 +10,7 @@ use millstream::output::Output;
 use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
 use millstream::state::State;
-use millstream::{Error, Result, demo, generate, state};
+use millstream::{Error, Result, demo, generate, state, test};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -97,6 +97,7 @@ async fn run(command: Command, stop: watch::Receiver<bool>) -> Result<()> {
         Command::Demo(args) => demo::run(&args, stop).await,
         Command::Run(args) => run_scripts(&args, Mode::Run, stop).await,
         Command::Explain(source) => run_scripts(&explain_args(source), Mode::Explain, stop).await,
+        Command::Test(args) => test::run(&args, stop).await,
         Command::State(command) => state::run(&command),
         Command::Generate(args) => generate::run(&args, stop).await,
     }

@@ -10,7 +10,7 @@ use millstream_engine::state::{StateMemory, machine_bytes};
 use crate::error::{Error, Result};
 
 /// Limits that queries get as they are planned; a changed limit counts for those that come later.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Memory {
     pub(crate) state: Arc<StateMemory>,
     pub(crate) plans: Arc<RuntimeEnv>,

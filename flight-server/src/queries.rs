@@ -196,7 +196,11 @@ fn starting_note(query: &DurableQuery, guarantee: Guarantee) -> String {
     format!("{}: {place}{warning}", query.name())
 }
 
-fn open_stream(
+/// Makes the ingestion of a stream; nothing is read yet.
+///
+/// # Errors
+/// Fails for a connector or options that cannot be used.
+pub(crate) fn open_stream(
     stream: &Arc<StreamDefinition>,
     side_tables: &BTreeMap<String, SideTables>,
 ) -> millstream_engine::Result<Ingest> {

@@ -4,20 +4,19 @@
 //! other, and a SELECT right behind them, run together and share the ingestion of their streams.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
-use millstream_engine::side::SideTables;
-use millstream_sql::{ParsedStatement, RelationKind, Session as Language, Statement, StreamQuery};
+use millstream_sql::{ParsedStatement, Session as Language, Statement, StreamQuery};
 use tokio::sync::watch;
 
 use crate::cli::SourceArgs;
+use crate::declarations::{StreamSides, drop_relation, load_table, query_options, register_stream};
 use crate::error::{Error, Result};
 use crate::history::History;
 use crate::memory::Memory;
@@ -45,12 +44,12 @@ impl Script {
             let message = "nothing to run: name an SQL file, or give SQL with -e";
             return Err(Error::Usage(message.to_owned()));
         }
-        let files = source.files.iter().map(Self::read);
+        let files = source.files.iter().map(|path| Self::read(path));
         let texts = source.texts.iter().map(|text| Ok(Self { origin: "-e".to_owned(), text: text.clone() }));
         files.chain(texts).collect()
     }
 
-    fn read(path: &PathBuf) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| Error::Io { context: format!("cannot read {}", path.display()), source })?;
         Ok(Self { origin: path.display().to_string(), text })
@@ -70,7 +69,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Session {
     language: Language,
-    side_tables: BTreeMap<String, SideTables>,
+    side_tables: StreamSides,
     output: Output,
     screen: Screen,
     stop: watch::Receiver<bool>,
@@ -90,7 +89,7 @@ impl Session {
     pub fn new(output: Output, screen: Screen, stop: watch::Receiver<bool>, mode: Mode) -> Self {
         Self {
             language: Language::new(),
-            side_tables: BTreeMap::new(),
+            side_tables: StreamSides::new(),
             output,
             screen,
             stop,
@@ -205,7 +204,7 @@ impl Session {
                 let definition = self.history.of(definition);
                 // Opening a source reads its options, so that a wrong one is refused where it stands.
                 millstream_connectors::open_source(&definition).map_err(|error| placed(error, parsed, script))?;
-                self.register_stream(definition);
+                register_stream(&mut self.language, &mut self.side_tables, definition);
             }
             Statement::CreateTable { definition, .. } => {
                 let provider = self.load_table(&definition).await.map_err(|error| placed(error, parsed, script))?;
@@ -220,7 +219,9 @@ impl Session {
             Statement::CreateFunction { definition, .. } => {
                 self.language.declare_function(&definition).map_err(|error| refusal(error, script))?;
             }
-            Statement::Drop { kind, name } => self.drop_relation(kind, &name),
+            Statement::Drop { kind, name } => {
+                drop_relation(&mut self.language, &mut self.side_tables, kind, &name);
+            }
             Statement::Set { key, value } => {
                 self.language.set(&key, &value).map_err(|error| refusal(error, script))?;
                 self.memory.set(&key, &value)?;
@@ -273,23 +274,10 @@ impl Session {
     }
 
     fn options(&self) -> Result<QueryOptions> {
-        let mut options = QueryOptions::default();
-        let broken = |error: millstream_sql::Error| Error::Engine(error.into());
-        if let Some(text) = self.language.setting("batch_interval") {
-            let span = millstream_sql::parse_span(text).map_err(broken)?;
-            options.interval = Duration::from_nanos(span.0.unsigned_abs());
-        } else if let Some(interval) = self.batch_interval {
+        let mut options = query_options(&self.language, &self.memory)?;
+        if let (Some(interval), None) = (self.batch_interval, self.language.setting("batch_interval")) {
             options.interval = interval;
         }
-        if let Some(text) = self.language.setting("max_wait") {
-            let span = millstream_sql::parse_span(text).map_err(broken)?;
-            options.max_wait = Duration::from_nanos(span.0.unsigned_abs());
-        }
-        options.state_memory = Arc::clone(&self.memory.state);
-        options.runtime = Arc::clone(&self.memory.plans);
-        let count = |key| self.language.setting(key).and_then(|text| text.parse::<usize>().ok());
-        options.batch_rows = count("batch_rows").unwrap_or(options.batch_rows);
-        options.tasks = count("tasks").unwrap_or(options.tasks);
         Ok(options)
     }
 
@@ -304,64 +292,24 @@ impl Session {
         Ok(())
     }
 
-    fn register_stream(&mut self, definition: Arc<StreamDefinition>) {
-        let side = SideTables::new(&definition.schema);
-        let tables: [(&str, Arc<dyn TableProvider>); 2] =
-            [("late", Arc::clone(&side.late) as _), ("dead", Arc::clone(&side.dead) as _)];
-        for (suffix, table) in tables {
-            self.language.register_table(side_definition(&definition, suffix, table.as_ref()), table);
-        }
-        self.side_tables.insert(definition.name.clone(), side);
-        self.language.register_stream(definition);
-    }
-
     async fn load_table(
         &self,
         definition: &StreamDefinition,
     ) -> Result<Arc<dyn TableProvider>, millstream_engine::Error> {
-        let rows = millstream_connectors::read_table(definition).await?;
-        if let Some(first) = rows.bad.first() {
-            let (count, name) = (rows.bad.len(), &definition.name);
-            self.screen.note(&format!(
-                "note: {count} rows of table {name} could not be used; the first is {}: {}",
-                first.place, first.reason
-            ));
+        let (rows, note) = load_table(definition).await?;
+        if let Some(note) = note {
+            self.screen.note(&note);
         }
-        Ok(Arc::new(MemTable::try_new(Arc::clone(&definition.schema), vec![rows.batches])?))
-    }
-
-    fn drop_relation(&mut self, kind: RelationKind, name: &str) {
-        self.language.unregister(kind, name);
-        if kind == RelationKind::Stream {
-            self.side_tables.remove(name);
-            for suffix in ["late", "dead"] {
-                self.language.unregister(RelationKind::Table, &format!("{name}${suffix}"));
-            }
-        }
+        Ok(rows)
     }
 }
 
-/// The declaration of `stream$late` or `stream$dead`.
-fn side_definition(stream: &StreamDefinition, suffix: &str, table: &dyn TableProvider) -> Arc<StreamDefinition> {
-    let schema = table.schema();
-    Arc::new(StreamDefinition {
-        name: format!("{}${suffix}", stream.name),
-        declared: schema.fields().iter().map(|field| field.name().clone()).collect(),
-        schema,
-        event_time: None,
-        bad_data: stream.bad_data,
-        durability: None,
-        rate_limit: None,
-        options: Vec::new(),
-    })
-}
-
-fn refusal(error: millstream_sql::Error, script: &Script) -> Error {
+pub(crate) fn refusal(error: millstream_sql::Error, script: &Script) -> Error {
     Error::Sql { error: Box::new(error), text: script.text.clone(), origin: script.origin.clone() }
 }
 
 /// A fault of a statement that the language could not see, with the statement's place.
-fn placed(error: millstream_engine::Error, parsed: &ParsedStatement, script: &Script) -> Error {
+pub(crate) fn placed(error: millstream_engine::Error, parsed: &ParsedStatement, script: &Script) -> Error {
     match error {
         millstream_engine::Error::Query { message, hint, location } => {
             let mut error = millstream_sql::Error::new(message).at(location.or(Some(parsed.location)));

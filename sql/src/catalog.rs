@@ -136,7 +136,7 @@ impl Catalog {
     ///
     /// # Errors
     /// There is none; the hint offers the nearest.
-    pub(crate) fn expect_relation(&self, name: &str) -> Result<&Relation> {
+    pub fn expect_relation(&self, name: &str) -> Result<&Relation> {
         self.relation(name).ok_or_else(|| {
             let error = Error::new(format!("there is no stream, table or view \"{name}\""));
             let names: Vec<&str> = self.relations.keys().map(String::as_str).collect();

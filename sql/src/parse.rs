@@ -43,9 +43,7 @@ pub(crate) struct Context<'a> {
 /// # Errors
 /// The first statement that cannot be read.
 pub(crate) fn parse(text: &str, parameters: &Parameters) -> Result<Vec<ParsedStatement>> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(Error::new(format!("the text is longer than {MAX_TEXT_BYTES} bytes")).hint("run it in parts"));
-    }
+    check_length(text)?;
     let tokens = tokenize(text)?;
     let context = Context { text, parameters };
     tokens
@@ -55,7 +53,16 @@ pub(crate) fn parse(text: &str, parameters: &Parameters) -> Result<Vec<ParsedSta
         .collect()
 }
 
-fn parse_statement(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<ParsedStatement> {
+/// Refuses a text that is too long to be read.
+pub(crate) fn check_length(text: &str) -> Result<()> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Error::new(format!("the text is longer than {MAX_TEXT_BYTES} bytes")).hint("run it in parts"));
+    }
+    Ok(())
+}
+
+/// Reads the tokens of one statement.
+pub(crate) fn parse_statement(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<ParsedStatement> {
     let mut cursor = Cursor::new(tokens);
     let location = cursor.location().unwrap_or(Location { line: 1, column: 1 });
     let body = parse_body(context, &mut cursor)?;
@@ -91,6 +98,10 @@ fn starts_query(cursor: &Cursor<'_>) -> bool {
 
 fn unknown_statement(cursor: &Cursor<'_>) -> Error {
     let word = cursor.peek().to_string();
+    if cursor.at_word("test") {
+        let error = Error::new("a TEST is not run with other statements");
+        return error.hint("run the file with millstream test").at(cursor.location());
+    }
     let hint = match nearest(&word, STATEMENTS) {
         Some(known) => format!("did you mean {known}?"),
         None => "a statement starts with SELECT, CREATE, INSERT INTO, DROP, SHOW, DESCRIBE, EXPLAIN or SET".into(),
@@ -202,7 +213,7 @@ fn parse_set(cursor: &mut Cursor<'_>) -> Result<Body> {
 }
 
 /// Reads a query to the end of the statement.
-fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
+pub(crate) fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<ParsedQuery> {
     let tokens = cursor.rest();
     if tokens.is_empty() {
         return Err(cursor.expected("a query, SELECT …"));

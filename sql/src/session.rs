@@ -6,7 +6,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::HashSet;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::plan::{Emission, Location, StreamDefinition};
 
@@ -23,6 +23,7 @@ use crate::scope::Names;
 use crate::settings::check_setting;
 use crate::show::{describe, describe_columns, show};
 use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind, Statement, StreamQuery};
+use crate::test_block::{RowList, TestItem, parse_tests};
 
 /// Reads statements; what they declare is registered by the caller once it is carried out.
 ///
@@ -88,6 +89,23 @@ impl Session {
     /// The first statement that is no SQL; then none of them should be carried out.
     pub fn parse(&self, text: &str) -> Result<Vec<ParsedStatement>> {
         parse(text, &self.parameters)
+    }
+
+    /// Splits a file of tests into its statements and tests.
+    ///
+    /// # Errors
+    /// The first part that cannot be read.
+    pub fn parse_tests(&self, text: &str) -> Result<Vec<TestItem>> {
+        parse_tests(text, &self.parameters)
+    }
+
+    /// Plans the rows of a test as they are written: a plan over no relation, whose types are those of the values.
+    ///
+    /// # Errors
+    /// A value cannot be planned, or those of a column have no common type.
+    pub fn compile_rows(&self, rows: &RowList) -> Result<LogicalPlan> {
+        let planned = Names::new(Arc::clone(&self.state), Arc::default()).plan(&rows.query);
+        planned.map_err(|error| error.at(rows.location))
     }
 
     /// Looks the statement's names up and checks that it can be carried out. Changes nothing.

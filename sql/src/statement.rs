@@ -25,6 +25,16 @@ pub struct ParsedStatement {
     pub(crate) body: Body,
 }
 
+impl ParsedStatement {
+    /// Whether it is a query whose rows have an order, by an ORDER BY of its own.
+    pub fn is_ordered(&self) -> bool {
+        match &self.body {
+            Body::Select(query) | Body::Explain(query) | Body::Insert { query, .. } => query.query.order_by.is_some(),
+            _ => false,
+        }
+    }
+}
+
 /// What a statement asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {

@@ -83,7 +83,7 @@ fn decimal_type(info: &ExactNumberInfo, sql_type: &SqlType) -> Result<DataType> 
 }
 
 /// The type as a user would declare it.
-pub(crate) fn sql_name(data_type: &DataType) -> String {
+pub fn sql_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "BOOLEAN".into(),
         DataType::Int8 => "TINYINT".into(),

@@ -32,7 +32,7 @@ pub(crate) enum LoggedEvent {
     Idle(PartitionId),
     /// A partition ended.
     End(PartitionId),
-    /// Time passed, on a stream whose event time is arrival time.
+    /// Time passed, on a stream whose event time is arrival time, or the source promised that it has.
     Tick(EventTime),
     /// The stream ended.
     Closed,

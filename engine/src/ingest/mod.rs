@@ -211,8 +211,7 @@ impl Ingest {
     }
 
     async fn read_all(&self) -> Result<()> {
-        let Resume { place, replay, index, wal } =
-            self.resume.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let Resume { place, replay, index, wal } = self.take_resume();
         let from = if self.source.is_replayable() { place.offsets.clone() } else { Vec::new() };
         let readers = self.source.open(&from, index.unwrap_or_else(|| Arc::new(MemoryIndex::default()))).await?;
         tracing::info!(stream = %self.definition.name, partitions = readers.len(), seq = place.seq, "opened");
@@ -247,8 +246,13 @@ impl Ingest {
         self.append_all(vec![Event::Closed], &mut recorder, wal.as_ref()).await
     }
 
+    /// Where and how to begin; the start of the stream once it is taken.
+    pub(crate) fn take_resume(&self) -> Resume {
+        self.resume.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
     /// Takes in what the write-ahead log holds from the recorder's place on.
-    async fn follow_wal(&self, wal: &SharedWal, recorder: &mut Recorder) -> Result<()> {
+    pub(crate) async fn follow_wal(&self, wal: &SharedWal, recorder: &mut Recorder) -> Result<()> {
         while let Some(frame) = wal.read(recorder.seq).await? {
             let Frame { event, rows, bad, .. } = frame;
             let event = match event {
@@ -283,7 +287,12 @@ impl Ingest {
     }
 
     /// Logs what happened, in the write-ahead log first if there is one.
-    async fn append_all(&self, events: Vec<Event>, recorder: &mut Recorder, wal: Option<&SharedWal>) -> Result<()> {
+    pub(crate) async fn append_all(
+        &self,
+        events: Vec<Event>,
+        recorder: &mut Recorder,
+        wal: Option<&SharedWal>,
+    ) -> Result<()> {
         let mut records = Vec::with_capacity(events.len());
         let mut failure = None;
         for event in events {

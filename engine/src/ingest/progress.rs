@@ -140,7 +140,8 @@ impl Progress {
         self.update(partition, |state| *state = Partition { watermark: Watermark::END, state: State::Ended });
     }
 
-    /// Says that no row will have an event time before `now`, for streams whose event time is arrival time.
+    /// Says that no row will have an event time before `now`: time itself does on a stream whose event time is arrival
+    /// time, a source by its promise.
     pub fn arrive(&mut self, now: EventTime) {
         for state in self.partitions.iter_mut().filter(|partition| partition.state != State::Ended) {
             state.watermark = state.watermark.max(Watermark(now.0));

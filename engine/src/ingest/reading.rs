@@ -41,6 +41,7 @@ impl Event {
 /// What was read and is perhaps still being decoded.
 enum Pending {
     Split(Range<Offset>, SpawnedTask<Result<Decoded>>),
+    Promise(EventTime),
     Idle,
     End,
     Failed(Error),
@@ -58,7 +59,7 @@ pub(super) async fn read_partition(
     let (pending, mut started) = mpsc::channel(decoding);
     let reading = async move {
         loop {
-            let next = next_split(reader.as_mut(), limits.front().copied(), idle_timeout, &pending).await;
+            let (next, promise) = next_split(reader.as_mut(), limits.front().copied(), idle_timeout, &pending).await;
             let is_last = !matches!(next, Pending::Split(..));
             if let Pending::Split(offsets, _) = &next {
                 while limits.front().is_some_and(|limit| *limit <= offsets.end) {
@@ -66,6 +67,11 @@ pub(super) async fn read_partition(
                 }
             }
             if pending.send(next).await.is_err() || is_last {
+                return;
+            }
+            if let Some(promise) = promise
+                && pending.send(Pending::Promise(promise)).await.is_err()
+            {
                 return;
             }
         }
@@ -81,12 +87,14 @@ pub(super) async fn read_partition(
 }
 
 /// Waits for the next split and starts decoding it; says so once if it takes longer than the idle timeout.
+///
+/// Gives what the split promises besides.
 async fn next_split(
     reader: &mut dyn PartitionReader,
     limit: Option<Offset>,
     idle_timeout: Option<Span>,
     pending: &mpsc::Sender<Pending>,
-) -> Pending {
+) -> (Pending, Option<EventTime>) {
     let mut next = pin!(reader.next(limit));
     let mut timeout = idle_timeout.map(|span| std::time::Duration::from_nanos(span.0.unsigned_abs()));
     let split = loop {
@@ -101,22 +109,24 @@ async fn next_split(
             () = idle => {
                 timeout = None;
                 if pending.send(Pending::Idle).await.is_err() {
-                    return Pending::End;
+                    return (Pending::End, None);
                 }
             }
         }
     };
     match split {
         Ok(Some(Split { offsets, decode, .. })) => {
-            Pending::Split(offsets, SpawnedTask::spawn_blocking(move || decode.decode()))
+            let promise = decode.promise();
+            (Pending::Split(offsets, SpawnedTask::spawn_blocking(move || decode.decode())), promise)
         }
-        Ok(None) => Pending::End,
-        Err(error) => Pending::Failed(error),
+        Ok(None) => (Pending::End, None),
+        Err(error) => (Pending::Failed(error), None),
     }
 }
 
 async fn decoded(partition: PartitionId, pending: Pending) -> Event {
     match pending {
+        Pending::Promise(time) => Event::Tick(time),
         Pending::Idle => Event::Idle(partition),
         Pending::End => Event::End(partition),
         Pending::Failed(error) => Event::Failed(error),

@@ -202,7 +202,12 @@ impl Log {
             Event::Idle(partition) => LogEvent::Idle(PartitionId(*partition)),
             Event::Bad(partition, offset) => LogEvent::Bad(PartitionId(*partition), bad_row(*offset)),
         });
-        StreamLogScript { definition: self.definition(), partitions: self.partitions, events: events.collect() }
+        StreamLogScript {
+            definition: self.definition(),
+            partitions: self.partitions,
+            events: events.collect(),
+            ends: true,
+        }
     }
 }
 

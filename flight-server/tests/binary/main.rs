@@ -23,6 +23,7 @@ mod relations;
 mod shown;
 mod sinks;
 mod spellings;
+mod sql_tests;
 mod state;
 mod stock;
 mod trades;

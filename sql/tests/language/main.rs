@@ -10,6 +10,7 @@ mod garbage;
 mod interval;
 mod refused;
 mod spellings;
+mod test_blocks;
 mod windows;
 
 use std::sync::Arc;

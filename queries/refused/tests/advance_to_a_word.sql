@@ -1,0 +1,3 @@
+TEST a BEGIN
+  ADVANCE WATERMARK TO tomorrow;
+END

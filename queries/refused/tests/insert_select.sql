@@ -1,0 +1,3 @@
+TEST a BEGIN
+  INSERT INTO stock SELECT 1;
+END

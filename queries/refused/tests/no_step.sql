@@ -1,0 +1,3 @@
+TEST a BEGIN
+  SELECT 1;
+END
