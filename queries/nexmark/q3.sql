@@ -1,7 +1,7 @@
 -- Query 3, local items: who sells in category 10 in three of the states?
--- Published over all people and auctions for ever; here an auction meets the people of the last minute, once: at the
--- end of the ten seconds it is in.
+-- Published as a join of all people and auctions for ever; here each auction meets, when it opens, everyone who has
+-- come before.
 SELECT p.name, p.city, p.state, a.id
-FROM auction [Range 10 seconds, Slide 10 seconds] AS a
-JOIN person [Range 1 minute, Slide 10 seconds] AS p ON a.seller = p.id
+FROM auction [Now] AS a
+JOIN person [Partition By id Rows 1] AS p ON a.seller = p.id
 WHERE a.category = 10 AND p.state IN ('or', 'id', 'ca');

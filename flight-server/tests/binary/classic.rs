@@ -1,4 +1,5 @@
-//! The queries in `queries/classic` over their small data: the rows that were counted by hand, however input is cut.
+//! The queries in `queries/classic` over their small data: the rows that were worked out without the engine, however
+//! input is cut.
 
 #![expect(clippy::panic, reason = "tests")]
 
