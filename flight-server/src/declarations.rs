@@ -104,7 +104,10 @@ pub(crate) fn declare(
             memory.set(&key, &value)?;
         }
         Statement::Nothing { .. } => {}
-        other => return Ok(Some(other)),
+        // All are named, so that a declaration that is new to the language is not taken for a query.
+        statement @ (Statement::Insert { .. } | Statement::Select(_) | Statement::Explain(_) | Statement::Show(_)) => {
+            return Ok(Some(statement));
+        }
     }
     Ok(None)
 }

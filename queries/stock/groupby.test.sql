@@ -40,5 +40,5 @@ END;
 TEST 'whole turnovers do not wrap' BEGIN
   INSERT INTO transaction (szcode, eventTime, Turnover) VALUES ('A', 1, 9223372036854775807), ('A', 2, 1);
   ADVANCE WATERMARK TO END;
-  ASSERT ERROR SELECT SUM(Turnover) FROM TRANSACTION [Range 1 minute, Slide 1 minute] LIKE '%overflow%';
+  ASSERT ERROR SELECT SUM(Turnover) FROM TRANSACTION [Range 1 minute, Slide 1 minute] LIKE '%out of range%';
 END;

@@ -40,6 +40,6 @@ END;
 
 TEST a_query_without_streams_is_answered_at_once BEGIN
   ASSERT SELECT 6 * 7 RETURNS (42);
-  ASSERT ERROR SELECT lastPrise FROM STOCK LIKE '%no column%';
+  ASSERT ERROR SELECT lastPrise FROM STOCK LIKE '%unknown column%';
   ASSERT ERROR SELEC 1 LIKE '%starts no statement%';
 END;

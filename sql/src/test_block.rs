@@ -13,7 +13,7 @@
 //! ```
 
 use datafusion::arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
-use datafusion::sql::sqlparser::ast::{SetExpr, Spanned};
+use datafusion::sql::sqlparser::ast::{SetExpr, Spanned, Values};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use millstream_engine::plan::{Location, WithOption};
@@ -221,6 +221,9 @@ fn parse_test_name(cursor: &mut Cursor<'_>) -> Result<String> {
         cursor.next();
         return Ok(name.clone());
     }
+    if cursor.at_word("begin") && !is_word(cursor.peek_nth(1), "begin") {
+        return Err(Error::new("the test has no name").hint("write TEST name BEGIN … END").at(cursor.location()));
+    }
     Ok(cursor.expect_name("the name of the test")?.value.clone())
 }
 
@@ -304,8 +307,9 @@ fn parse_moment(cursor: &mut Cursor<'_>) -> Result<Moment> {
 fn parse_assert(context: Context<'_>, cursor: &Cursor<'_>) -> Result<TestAction> {
     let tokens = cursor.rest();
     let Some(at) = last_at_top(tokens, "returns") else {
-        let error = cursor.expected("a query and RETURNS");
-        return Err(error.hint("write ASSERT SELECT … RETURNS (…), (…), or ASSERT NO ROWS SELECT …"));
+        let error = Error::new("the assertion does not say what the query RETURNS");
+        let hint = "write ASSERT SELECT … RETURNS (…), (…), or ASSERT NO ROWS SELECT …";
+        return Err(error.hint(hint).at(cursor.location()));
     };
     let (query, rows) = tokens.split_at(at);
     let rows = rows.get(1..).unwrap_or_default();
@@ -380,18 +384,32 @@ fn row_list(context: Context<'_>, tokens: &[TokenWithSpan]) -> Result<RowList> {
         list.push(TokenWithSpan { token: Token::Word(values), span: first.span });
     }
     list.extend_from_slice(tokens);
-    let query = parse_query(context, &mut Cursor::new(&list))?;
+    let hint = "write each row in parentheses: (1, 'a'), (2, 'b')";
+    let query = parse_query(context, &mut Cursor::new(&list)).map_err(|mut error| {
+        error.hint.get_or_insert_with(|| hint.to_owned());
+        error
+    })?;
     let SetExpr::Values(values) = query.query.body.as_ref() else {
-        return Err(Error::new("the rows are not a list of values").hint("write (1, 'a'), (2, 'b')").at(place));
+        return Err(Error::new("the rows are not a list of values").hint(hint).at(place));
     };
+    check_lengths(values, place)?;
+    Ok(RowList { location: place, query })
+}
+
+/// Checks that every row has as many values as the first.
+fn check_lengths(values: &Values, place: Option<Location>) -> Result<()> {
     let mut lengths = values.rows.iter().map(|row| row.len());
     let wanted = lengths.next().unwrap_or_default();
     if let Some(index) = lengths.position(|length| length != wanted) {
         let row = values.rows.get(index + 1);
         let row_place = row.and_then(|row| row.first()).and_then(|value| location(value.span().start));
         let found = row.map_or(0, |row| row.len());
-        let message = format!("row {} has {found} values, the one before it {wanted}", index + 2);
+        let message = format!("row {} has {}, the first row {wanted}", index + 2, counted(found, "value"));
         return Err(Error::new(message).hint("give every row a value for each column").at(row_place.or(place)));
     }
-    Ok(RowList { location: place, query })
+    Ok(())
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

@@ -423,7 +423,8 @@ fn check_count(values: &RecordBatch, wanted: usize, rows: &RowList) -> Result<()
     if given == wanted {
         return Ok(());
     }
-    let message = format!("a row has {given} values, and there are {wanted} columns");
+    let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let message = format!("a row has {} for {}", counted(given, "value"), counted(wanted, "column"));
     Err(Refusal::new(message).hint("give every row a value for each column").at(rows.location))
 }
 

@@ -80,13 +80,13 @@ fn every_step_that_cannot_be_done_says_why() {
         ("INSERT INTO u VALUES (1);", "there is no stream, table or view \"u\""),
         ("INSERT INTO t (k, w) VALUES ('a', 1);", "\"t\" has no column \"w\""),
         ("INSERT INTO t (k, k) VALUES ('a', 'b');", "the column \"k\" is named twice"),
-        ("INSERT INTO t VALUES ('a', 1);", "a row has 2 values, and there are 3 columns"),
+        ("INSERT INTO t VALUES ('a', 1);", "a row has 2 values for 3 columns"),
         ("INSERT INTO t (k, v) VALUES ('a', 1.5);", "column \"v\" is BIGINT: 1.5 does not fit"),
         ("INSERT INTO t (k, v) VALUES ('a', 'x');", "column \"v\" is BIGINT"),
         ("ADVANCE WATERMARK FOR u TO 5;", "there is no stream, table or view \"u\""),
         ("ADVANCE WATERMARK TO END; INSERT INTO t (k) VALUES ('a');", "stream \"t\" has ended"),
-        ("ASSERT SELECT k FROM t RETURNS ('a', 1);", "a row has 2 values, and there are 1 columns"),
-        ("ASSERT SELECT w FROM t RETURNS (1);", "no column \"w\""),
+        ("ASSERT SELECT k FROM t RETURNS ('a', 1);", "a row has 2 values for 1 column"),
+        ("ASSERT SELECT w FROM t RETURNS (1);", "unknown column \"w\""),
         ("ASSERT FILE 'none.sql' RETURNS (1);", "none.sql"),
         ("ASSERT ERROR SELECT k FROM t LIKE '%';", "the statement does not fail"),
         ("ASSERT ERROR SELECT w FROM t LIKE '%overflow%';", "not like '%overflow%'"),
@@ -141,4 +141,14 @@ fn streams_without_event_time_have_the_time_of_the_last_watermark() {
           RETURNS (5000, 1), (10000, 5);
         END;";
     run_tests(tests, &[]).check();
+}
+
+#[test]
+fn the_example_of_the_documentation_passes() {
+    let page = std::fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let example = page.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let folder = Folder::new();
+    folder.write("schema.sql", std::fs::read(root().join("queries/stock/schema.sql")).unwrap());
+    let file = folder.write("example.test.sql", example);
+    assert!(run(&["test", &file]).silent().contains("1 test passed, 0 failed"));
 }
