@@ -1,8 +1,5 @@
-WITH windowed AS (
-  SELECT *, date_bin(INTERVAL '10 seconds', date_time) + INTERVAL '10 seconds' AS window_end FROM bid
-)
-SELECT b.auction, b.bidder, b.price, b.channel, b.url, b.date_time, b.extra, a.item_name, a.description, a.initial_bid,
-  a.reserve, a.date_time, a.expires, a.seller, a.category, a.extra
-FROM windowed AS b, auction AS a
-WHERE a.category = 10 AND b.auction = a.id
-  AND a.date_time < b.window_end AND a.date_time >= b.window_end - INTERVAL '60 seconds'
+SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, bid.date_time, bid.extra, house.item_name,
+  house.description, house.initial_bid, house.reserve, house.date_time, house.expires, house.seller, house.category,
+  house.extra
+FROM bid, auction AS house
+WHERE house.category = 10 AND bid.auction = house.id AND house.date_time <= bid.date_time
