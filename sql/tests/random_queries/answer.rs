@@ -11,12 +11,13 @@ use millstream_engine::query::PlannedQuery;
 use millstream_engine::testing::run_planned;
 use millstream_sql::{Session, Statement, StreamQuery};
 
+use crate::known::known_bug;
 use crate::oracle::Log;
 use crate::oracle::batch::{AtInstant, Relation, try_results};
 use crate::oracle::cut::Way;
 use crate::oracle::table::{Cells, cells_of, columns_of, difference};
-use crate::query::Query;
-use crate::relation::Inputs;
+use crate::query::Texts;
+use crate::relation::{Inputs, Windowed};
 
 /// More than any of these queries takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,6 +31,20 @@ pub(crate) enum Outcome {
     Refused(String),
     /// Wrong or failed in this way.
     Wrong(String),
+    /// Wrong because of this bug.
+    Known(&'static str),
+}
+
+impl Outcome {
+    /// The same, or the bug that it is known to come from, in one of `texts`.
+    pub(crate) fn unless_known(self, texts: &[&str], inputs: &Inputs) -> Self {
+        let message = match self {
+            Self::Wrong(message) => message,
+            other => return other,
+        };
+        let bug = texts.iter().find_map(|text| known_bug(&message, &compile(text, inputs).ok()?));
+        bug.map_or(Self::Wrong(message), Self::Known)
+    }
 }
 
 /// Rows and their columns, if there are rows.
@@ -38,17 +53,22 @@ pub(crate) struct Answer {
     pub(crate) columns: Option<Vec<(String, DataType)>>,
 }
 
-/// Compares the answers to `query` in all `ways` with those of a batch at each instant.
-pub(crate) fn compare(query: &Query, inputs: &Inputs, ways: &[Way]) -> Outcome {
-    let text = streaming_text(query, inputs);
-    let relations = || inputs.windowed.iter().enumerate().filter(|(number, _)| query.reads(*number));
-    let relations: Vec<_> = relations().map(|(_, windowed)| windowed.relation.clone()).collect();
-    let expected = match wait_for(expected(&batch_text(query), &relations)) {
+/// Compares the answers to a query in all `ways` with those of a batch at each instant.
+pub(crate) fn compare(query: &Texts, inputs: &Inputs, ways: &[Way]) -> Outcome {
+    let text = typed(&query.streaming, inputs);
+    compare_text(&text, query, inputs, ways).unless_known(&[&text], inputs)
+}
+
+fn compare_text(text: &str, query: &Texts, inputs: &Inputs, ways: &[Way]) -> Outcome {
+    let batch = query.batch.replace('@', "t");
+    let reads = |windowed: &&Windowed| batch.contains(&format!("{} AS", windowed.relation.table));
+    let relations: Vec<_> = inputs.windowed.iter().filter(reads).map(|windowed| windowed.relation.clone()).collect();
+    let expected = match wait_for(expected(&batch, &relations)) {
         Ok(expected) => expected,
         Err(error) => return Outcome::Refused(format!("a batch fails: {error}")),
     };
     for way in ways {
-        let actual = match answer(&text, inputs, way) {
+        let actual = match answer(text, inputs, way) {
             Ok(actual) => actual,
             Err(Outcome::Wrong(message)) => return Outcome::Wrong(format!("{way:?}\n  {message}")),
             Err(other) => return other,
@@ -64,13 +84,10 @@ pub(crate) fn compare(query: &Query, inputs: &Inputs, ways: &[Way]) -> Outcome {
     Outcome::Right(expected.rows.len())
 }
 
-/// The query as a user types it.
-pub(crate) fn streaming_text(query: &Query, inputs: &Inputs) -> String {
-    query.sql(|number| inputs.windowed.get(number).map(|windowed| windowed.text.clone()).unwrap_or_default(), false)
-}
-
-fn batch_text(query: &Query) -> String {
-    query.sql(|number| format!("t{number}"), true)
+/// A query as a user types it: with its windows in it.
+pub(crate) fn typed(query: &str, inputs: &Inputs) -> String {
+    let windows = inputs.windowed.iter().enumerate();
+    windows.fold(query.to_owned(), |text, (number, windowed)| text.replace(&format!("@{number}"), &windowed.text))
 }
 
 async fn expected(sql: &str, relations: &[Relation]) -> Result<Answer, DataFusionError> {

@@ -159,7 +159,8 @@ impl Scope {
         match rng.random_range(0..12) {
             0 => format!("{first} IS NULL"),
             1 => format!("{first} IS NOT NULL"),
-            2 => format!("{first} IS DISTINCT FROM {}", self.expression(kind, depth, rng)),
+            // The parser takes all that follows, AND included, for the other side.
+            2 => format!("({first} IS DISTINCT FROM {})", self.expression(kind, depth, rng)),
             3 => format!("{first} BETWEEN {} AND {}", literal(kind, rng), literal(kind, rng)),
             4 => {
                 let not = if rng.random_bool(0.4) { "NOT " } else { "" };

@@ -4,7 +4,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::answer::{Answer, Outcome, answer, streaming_text, wait_for};
+use crate::answer::{Outcome, answer, typed, wait_for};
 use crate::oracle::cut::ways;
 use crate::oracle::table::{Cell, Cells, difference, line};
 use crate::query::{Query, Select};
@@ -54,7 +54,8 @@ fn in_three_parts(
     seed: u64,
     fold: fn(&[Cells]) -> Vec<Cells>,
 ) -> (String, Outcome) {
-    let text = |filters: Vec<String>| streaming_text(&Query::of(vec![Select { filters, ..select.clone() }]), inputs);
+    let query = |filters: Vec<String>| Query::of(vec![Select { filters, ..select.clone() }]);
+    let text = |filters: Vec<String>| typed(&query(filters).texts().streaming, inputs);
     let whole = text(Vec::new());
     let parts = [format!("({condition})"), format!("NOT ({condition})"), format!("({condition}) IS NULL")]
         .map(|part| text(vec![part]));
@@ -64,16 +65,17 @@ fn in_three_parts(
     for (text, way) in [&whole].into_iter().chain(&parts).zip(&ways) {
         match answer(text, inputs, way) {
             Ok(answer) => answers.push(answer),
-            Err(outcome) => return (described, outcome),
+            Err(outcome) => return (described, outcome.unless_known(&[text], inputs)),
         }
     }
-    let (parts, whole): (Vec<Answer>, Answer) = (answers.split_off(1), answers.remove(0));
-    let parts: Vec<Cells> = parts.into_iter().flat_map(|part| part.rows).collect();
-    let outcome = match difference(&fold(&parts), &fold(&whole.rows)) {
-        Ok(()) => Outcome::Right(whole.rows.len()),
+    let (rest, first) = (answers.split_off(1), answers.remove(0));
+    let rest: Vec<Cells> = rest.into_iter().flat_map(|part| part.rows).collect();
+    let outcome = match difference(&fold(&rest), &fold(&first.rows)) {
+        Ok(()) => Outcome::Right(first.rows.len()),
         Err(difference) => Outcome::Wrong(difference),
     };
-    (described, outcome)
+    let texts: Vec<_> = [&whole].into_iter().chain(&parts).map(String::as_str).collect();
+    (described, outcome.unless_known(&texts, inputs))
 }
 
 /// Rows of two keys and six values as one row for each pair of keys: the values are four sums, a minimum, a maximum.

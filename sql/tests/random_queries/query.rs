@@ -31,6 +31,19 @@ pub(crate) struct Query {
     pub(crate) top: Option<Top>,
 }
 
+/// A query in which `@0` and `@1` stand for the windowed relations, as an engine and as a batch take it.
+#[derive(Debug, Clone)]
+pub(crate) struct Texts {
+    pub(crate) streaming: String,
+    pub(crate) batch: String,
+}
+
+impl From<&str> for Texts {
+    fn from(text: &str) -> Self {
+        Self { streaming: text.to_owned(), batch: text.to_owned() }
+    }
+}
+
 impl Select {
     fn sql(&self) -> String {
         let distinct = if self.is_distinct { "DISTINCT " } else { "" };
@@ -41,12 +54,9 @@ impl Select {
             sql.push_str(&format!(" WHERE {}", self.filters.join(" AND ")));
         }
         if !self.groups.is_empty() {
-            let groups = self.groups.join(", ");
-            sql.push_str(&if self.is_rollup {
-                format!(" GROUP BY ROLLUP ({groups})")
-            } else {
-                format!(" GROUP BY {groups}")
-            });
+            // Each in parentheses of its own: to ROLLUP, what begins with one is a list of groups.
+            let (before, between, after) = if self.is_rollup { ("ROLLUP ((", "), (", "))") } else { ("", ", ", "") };
+            sql.push_str(&format!(" GROUP BY {before}{}{after}", self.groups.join(between)));
         }
         if let Some(having) = &self.having {
             sql.push_str(&format!(" HAVING {having}"));
@@ -90,9 +100,12 @@ impl Query {
         Self { branches, top: None }
     }
 
-    /// The text in which `relation` gives the windowed relations; a `complete` order names all columns, in the way in
-    /// which the engine breaks ties.
-    pub(crate) fn sql(&self, relation: impl Fn(usize) -> String, complete: bool) -> String {
+    /// The text for an engine, and that for a batch: its order names all columns, as the engine does to break ties.
+    pub(crate) fn texts(&self) -> Texts {
+        Texts { streaming: self.sql(false), batch: self.sql(true) }
+    }
+
+    fn sql(&self, complete: bool) -> String {
         let branches: Vec<_> = self.branches.iter().map(Select::sql).collect();
         let mut sql = branches.join(" UNION ALL ");
         if let Some(top) = &self.top {
@@ -104,12 +117,7 @@ impl Query {
             }
             sql.push_str(&format!(" ORDER BY {} LIMIT {}", order.join(", "), top.rows));
         }
-        sql.replace("@0", &relation(0)).replace("@1", &relation(1))
-    }
-
-    /// Whether it reads the windowed relation of that number.
-    pub(crate) fn reads(&self, number: usize) -> bool {
-        self.sql(|relation| format!("@{relation}"), false).contains(&format!("@{number}"))
+        sql
     }
 
     /// All queries with one part less; some of them are no queries.

@@ -97,6 +97,18 @@ impl Inputs {
         inputs
     }
 
+    /// A window over each of as many streams: `s0`, `s1` and so on.
+    pub(crate) fn over_streams(windows: &[Window], rng: &mut StdRng) -> Self {
+        let shape = Shape { rows: 40, partitions: 2, idles: false, tick: TICK, ..Shape::default() };
+        let mut inputs = Self { logs: Vec::new(), views: Vec::new(), windowed: Vec::new() };
+        for (number, window) in windows.iter().enumerate() {
+            let log = random_log(&format!("s{number}"), &shape, rng);
+            inputs.windowed.push(over_stream(&format!("t{number}"), &log, window.times(TICK), rng));
+            inputs.logs.push(log);
+        }
+        inputs
+    }
+
     /// A window over a view of a windowed query.
     async fn over_view(&mut self, number: usize, is_alone: bool, log: &Log, rng: &mut StdRng) -> Windowed {
         let name = format!("v{number}");
@@ -176,6 +188,7 @@ fn keyed(window: Window, rng: &mut StdRng) -> Window {
 /// The window in one of its spellings.
 fn spelling(name: &str, time: &str, window: &Window, rng: &mut StdRng) -> String {
     let as_function = rng.random_bool(0.3);
+    let range_is_longer = window.range >= window.slide;
     let (range, slide) = (duration(window.range), duration(window.slide));
     let input = format!("TABLE {name}, DESCRIPTOR({time})");
     let keys = if window.is_keyed { "Partition By k " } else { "" };
@@ -188,7 +201,10 @@ fn spelling(name: &str, time: &str, window: &Window, rng: &mut StdRng) -> String
         Kind::Sliding if as_function && !window.closed_right && range == slide => {
             format!("TUMBLE({input}, {range}{moved})")
         }
-        Kind::Sliding if as_function && !window.closed_right => format!("HOP({input}, {slide}, {range}{moved})"),
+        // Longer slides than ranges are taken for a mistake there.
+        Kind::Sliding if as_function && !window.closed_right && range_is_longer => {
+            format!("HOP({input}, {slide}, {range}{moved})")
+        }
         Kind::Sliding => format!("{name} [Range {range}, Slide {slide}{rest}]"),
         Kind::Cumulating => format!("CUMULATE({input}, {slide}, {range}{moved})"),
         Kind::ByRow if window.range == 1 => format!("{name} [Now]"),
