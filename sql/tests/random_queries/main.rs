@@ -28,6 +28,10 @@ use query::Query;
 use relation::Inputs;
 use select::random_query;
 
+/// The batch keeps rows of an outer join whose `NULL LIKE '%'` is not true, and the engine drops them as SQL has it.
+const NULL_LIKE_SEED: u64 = 148;
+const NULL_LIKE_ANYTHING: &str = "0 rows, 65 expected";
+
 /// What became of the cases.
 #[derive(Debug, Default)]
 struct Tally {
@@ -49,6 +53,9 @@ impl Tally {
             }
             Outcome::Refused(message) => self.refused.entry(message).or_default().push(seed),
             Outcome::Known(bug) => *self.known.entry(bug).or_default() += 1,
+            Outcome::Wrong(message) if message.contains(NULL_LIKE_ANYTHING) && seed == NULL_LIKE_SEED => {
+                *self.known.entry("NULL LIKE '%' is true in one of two DataFusion plans").or_default() += 1;
+            }
             Outcome::Wrong(message) => self.wrong.push(format!("MILLSTREAM_SEED={seed}\n{text}\n{message}")),
         }
     }
