@@ -7,7 +7,7 @@
 //!
 //! The crate itself is not used: it has no seed, makes every column of every event whether it is read or not, draws
 //! from a generator of random numbers that differs between machines, and counts time in `f32`. Here every value
-//! follows from the seed and the number of its event by [`Choices`](crate::choice::Choices), a column that is not
+//! follows from the seed and the number of its event by `choice::Choices`, a column that is not
 //! declared costs nothing, and any range of rows can be made again on any thread.
 //!
 //! ```text
