@@ -126,7 +126,6 @@ fn disk_after_loading(folder: &Path, logical: &LogicalPlan, limit: usize) -> (u6
 }
 
 #[test]
-#[ignore = "its queries keep groups and no rows now, and fit into the memory it gives; wants a smaller limit"]
 fn queries_that_are_loaded_one_after_another_share_the_memory() {
     let job = replayable(5).remove(1);
     let logical = as_process(job.logical());

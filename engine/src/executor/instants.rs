@@ -51,13 +51,13 @@ pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()
     let windows = || program.inputs.iter().filter_map(|input| input.table().window());
     let has_sessions = windows().any(|window| window.contents() == Contents::Session);
     let by_row = windows().any(WindowSpec::is_by_row);
-    if emission.lateness.is_some() && windows().any(WindowSpec::is_latest) {
+    let is_early = matches!(emission.mode, EmissionMode::Changes { .. });
+    if (is_early || emission.lateness.is_some()) && windows().any(WindowSpec::is_latest) {
         return refuse(
-            "a window of the latest rows takes late rows at its next instant, and corrects none",
-            "leave ALLOW LATENESS out",
+            "a window of the latest rows has no last instant, so that every change would be one of all instants to come",
+            "leave EMIT and ALLOW LATENESS out: SELECT ISTREAM gives what changes from one instant to the next",
         );
     }
-    let is_early = matches!(emission.mode, EmissionMode::Changes { .. });
     if has_sessions {
         return refuse("a session is given once, when it ends", "leave EMIT, ISTREAM and DSTREAM out");
     }
@@ -236,16 +236,10 @@ impl Stage {
         if self.touched.is_empty() { None } else { self.output.early_due() }
     }
 
-    /// The instants at which a pane's rows are in a window, ascending; of the latest rows only the first.
+    /// The instants at which a pane's rows are in a window, ascending.
     fn instants_of(&self, leaf: usize, (pane, tag): PaneTag) -> impl Iterator<Item = EventTime> {
-        let window = self.windows.get(leaf).copied();
-        let first = window.filter(WindowSpec::is_latest).map(|window| window.instant_after(self.evaluated).max(tag));
-        let gone = match (window, first) {
-            (_, Some(first)) => first.plus(Span(1)),
-            (Some(window), None) => window.instant_after(window.last_instant(pane)),
-            (None, None) => tag,
-        };
-        let mut after = first.unwrap_or(tag).minus(Span(1));
+        let gone = self.windows.get(leaf).map_or(tag, |window| window.instant_after(window.last_instant(pane)));
+        let mut after = tag.minus(Span(1));
         std::iter::from_fn(move || {
             let instant = self.windows.iter().map(|window| window.instant_after(after)).min()?;
             after = instant;

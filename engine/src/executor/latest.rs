@@ -56,21 +56,9 @@ impl Latest {
         Ok(latest)
     }
 
-    /// The rows that the window at `instant`, which is open still, would hold if it closed now.
-    pub(crate) fn early(&self, window: &WindowSpec, instant: EventTime) -> Result<Vec<RecordBatch>> {
-        let mut batches = Vec::new();
-        for entry in self.panes.visible(window, instant) {
-            batches.extend(entry.read()?);
-        }
-        match batches.first().map(RecordBatch::schema) {
-            Some(schema) => Ok(vec![self.select(&concat_rows(&schema, &batches)?)?]),
-            None => Ok(Vec::new()),
-        }
-    }
-
     /// The last rows of each key, in order.
     fn select(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let sorted = self.sorted(rows)?;
+        let sorted = in_order(rows, &self.selection)?;
         let keys = self.keys.of(&sorted)?;
         let mut counts = HashMap::<&[u8], u64>::new();
         let mut is_latest = vec![false; sorted.num_rows()];
@@ -80,10 +68,6 @@ impl Latest {
             *is_latest = *count <= self.rows;
         }
         without_waste(filter_record_batch(&sorted, &BooleanArray::from(is_latest))?)
-    }
-
-    fn sorted(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        in_order(rows, &self.selection)
     }
 
     /// Its rows by pane.

@@ -175,11 +175,12 @@ impl LeafState {
             let extent = window.window(*at);
             Ok(match self {
                 Self::Rows(store) => Seen::Stored(store.visible(window, *at), extent),
-                Self::Latest(latest) => Seen::Kept(latest.early(window, *at)?, extent),
                 Self::Aggregate { shards, .. } => {
                     Seen::States(shards.iter().map(|shard| shard.visible(*at)).collect::<Result<_>>()?, extent)
                 }
-                Self::Sessions(_) => return Err(Error::internal("a session is looked at twice")),
+                Self::Latest(_) | Self::Sessions(_) => {
+                    return Err(Error::internal("a window that selects rows is looked at twice"));
+                }
             })
         });
         seen.collect()

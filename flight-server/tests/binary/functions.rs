@@ -244,9 +244,7 @@ fn run_and_stop(folder: &Folder, declarations: &str, select: &str) {
 }
 
 #[test]
-#[ignore = "not every change of a declared function is noticed before the first checkpoint; not mended yet"]
-fn a_changed_function_of_a_kept_query_is_noticed() {
-    let function = "CREATE FUNCTION f(v BIGINT) RETURNS BIGINT AS v * 2;";
+fn a_changed_aggregate_of_a_kept_query_is_noticed() {
     let aggregate = "CREATE AGGREGATE agg(v BIGINT) RETURNS BIGINT
                        (STATE (s BIGINT = 0), UPDATE (s + v), MERGE (s + other.s), FINISH s);";
     let called = "CREATE FUNCTION g(v BIGINT) RETURNS BIGINT AS v + 5;
@@ -254,27 +252,35 @@ fn a_changed_function_of_a_kept_query_is_noticed() {
                     (STATE (s BIGINT = 0), UPDATE (s + g(v)), MERGE (s + other.s), FINISH s);";
     let view = "CREATE VIEW w AS SELECT window_end, code, agg(v) AS s FROM t [Range 9 s, Slide 3 s] GROUP BY window_end, code;";
     let view = [aggregate, view].concat();
-    let (summed, aggregated) = (
-        "SELECT code, sum(f(v)) AS s FROM t [Range 9 s, Slide 3 s] GROUP BY code",
-        "SELECT code, agg(v) AS s FROM t [Range 9 s, Slide 3 s] GROUP BY code",
-    );
+    let aggregated = "SELECT code, agg(v) AS s FROM t [Range 9 s, Slide 3 s] GROUP BY code";
     let cases = [
-        (function, summed, "v * 2", "v * 3"),
         (aggregate, aggregated, "(s + v)", "(s + v + 1)"),
         (aggregate, aggregated, "FINISH s", "FINISH s + 1"),
         (called, aggregated, "v + 5", "v + 6"),
         (&view, "SELECT max(s) AS s FROM w [Range 9 s, Slide 9 s]", "other.s)", "other.s + 1)"),
     ];
     for (declarations, select, from, to) in cases {
-        let folder = Folder::new();
-        std::fs::create_dir(folder.path("in")).unwrap();
-        let line = |second: u32| format!("c{},2024-01-01T00:00:{second:02},{second}\n", second % 2);
-        folder.write("in/1.csv", format!("code,ts,v\n{}", (0..40).map(line).collect::<String>()));
-        run_and_stop(&folder, declarations, select);
-        let changed = start(&kept(&folder, false, &declarations.replace(from, to), select)).finish();
-        changed.check_error(1, &["query \"r\" has changed so that its state does not fit", "  - ", "  + "]);
-        start(&kept(&folder, false, declarations, select)).finish().check();
+        check_noticed(declarations, select, (from, to));
     }
+}
+
+#[test]
+#[ignore = "an aggregate's argument is known by its name, f(v), whatever f is: mend the contract of a query"]
+fn a_changed_function_of_a_kept_query_is_noticed() {
+    let function = "CREATE FUNCTION f(v BIGINT) RETURNS BIGINT AS v * 2;";
+    check_noticed(function, "SELECT code, sum(f(v)) AS s FROM t [Range 9 s, Slide 3 s] GROUP BY code", ("* 2", "* 3"));
+}
+
+/// Checks that a query that is kept is refused once its declarations have changed, and goes on as it was.
+fn check_noticed(declarations: &str, select: &str, (from, to): (&str, &str)) {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("in")).unwrap();
+    let line = |second: u32| format!("c{},2024-01-01T00:00:{second:02},{second}\n", second % 2);
+    folder.write("in/1.csv", format!("code,ts,v\n{}", (0..40).map(line).collect::<String>()));
+    run_and_stop(&folder, declarations, select);
+    let changed = start(&kept(&folder, false, &declarations.replace(from, to), select)).finish();
+    changed.check_error(1, &["query \"r\" has changed so that its state does not fit", "  - ", "  + "]);
+    start(&kept(&folder, false, declarations, select)).finish().check();
 }
 
 #[test]
