@@ -1,5 +1,7 @@
 //! Functions and aggregates that are declared in SQL, JSON in columns, and arrays that become rows.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 
 use super::process::{Folder, Running, rows, run, run_sql};
