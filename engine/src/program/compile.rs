@@ -1,10 +1,13 @@
 //! From a logical plan to a program: optimise, take the leaves' heads off, cut, and see which shape it is.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::default_table_source::source_as_provider;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -74,11 +77,19 @@ impl Program {
     pub(crate) async fn compile(logical: LogicalPlan, runtime: &Arc<RuntimeEnv>) -> Result<Self> {
         let planner = Planner::new(runtime);
         let logical = total_order(exact_sums(planner.analyzed(logical)?)?)?;
+        let windows = windows_of(&logical)?;
         let optimized = factored_windows(planner.optimized(&logical)?)?;
         let optimized = if optimized.transformed { planner.optimized(&optimized.data)? } else { optimized.data };
         let planned = planner.physical(check_arithmetic(optimized)?).await?;
         let schema = planned.schema();
-        let (plan, heads) = take_heads(planned)?;
+        let (plan, mut heads) = take_heads(planned)?;
+        // A window that the optimiser has no use for has its instants all the same: the query is answered at them.
+        let is_read = |name: &String, heads: &[RowChain]| heads.iter().any(|head| head.table.scan_name() == *name);
+        for (name, table) in &windows {
+            if !is_read(name, &heads) {
+                heads.push(RowChain::unread(table)?);
+            }
+        }
         let (plan, aggregates) = cut_aggregates(plan, &heads, &planner)?;
         let inputs: Vec<_> = heads.into_iter().zip(aggregates).map(|(head, cut)| InputPlan::new(head, cut)).collect();
         let shape = Shape::of(&plan, &inputs, &planner)?;
@@ -109,6 +120,22 @@ impl Program {
     pub(crate) fn plans_made(&self) -> u64 {
         self.planner.plans_made()
     }
+}
+
+/// The windowed leaves of a plan by their scan names.
+fn windows_of(plan: &LogicalPlan) -> Result<BTreeMap<String, StreamTable>> {
+    let mut windows = BTreeMap::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let provider = source_as_provider(&scan.source)?;
+            let provider: &dyn std::any::Any = provider.as_ref();
+            if let Some(table) = provider.downcast_ref::<StreamTable>().filter(|table| table.window().is_some()) {
+                windows.insert(table.scan_name(), table.clone());
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(windows)
 }
 
 impl InputPlan {

@@ -29,10 +29,15 @@ pub(crate) fn check_arithmetic(plan: LogicalPlan) -> DataFusionResult<LogicalPla
         if let LogicalPlan::TableScan(scan) = &node {
             schema.merge(&scan.projected_schema);
         }
-        node.map_expressions(|expression| {
+        let checked = |expression: Expr| {
             let name = names.save(&expression);
             let checked = expression.transform_up(|expression| check(expression, &schema))?;
             Ok(checked.update_data(|expression| name.restore(expression)))
+        };
+        node.map_expressions(|expression| match expression {
+            // The groups of a ROLLUP have names, the ROLLUP has none: with one it is not known for what it is.
+            Expr::GroupingSet(_) => expression.map_children(checked),
+            _ => checked(expression),
         })
     })?;
     // Parents see the columns of their inputs as they are now.

@@ -158,6 +158,14 @@ pub(crate) fn take_heads(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn Execut
 }
 
 impl RowChain {
+    /// The head of a leaf of which no column is read.
+    ///
+    /// # Errors
+    /// None that a leaf can have.
+    pub(crate) fn unread(table: &StreamTable) -> Result<Self> {
+        Self::leaf(table, &[], Arc::new(Schema::empty()))
+    }
+
     fn leaf(table: &StreamTable, columns: &[usize], schema: SchemaRef) -> Result<Self> {
         let inputs = table.columns();
         let leaf = columns
