@@ -40,6 +40,7 @@ use nexmark::NexmarkSource;
 use push::PushSource;
 use socket::SocketSource;
 
+pub use sinks::ViewSink;
 pub use sinks::check as check_sink;
 pub use table::{TableRows, read_table};
 

@@ -130,11 +130,17 @@ impl Driver {
         }
     }
 
+    /// The query's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.options.name
+    }
+
     /// Runs epochs until the streams end or `stop` becomes true.
     pub(crate) async fn run(
         mut self,
         sink: &mut dyn Sink,
         mut stop: watch::Receiver<bool>,
+        mut pause: watch::Receiver<bool>,
         progress: &watch::Sender<QueryProgress>,
     ) -> Result<Summary> {
         if self.recover(sink, &mut stop, progress).await? {
@@ -150,7 +156,7 @@ impl Driver {
                     was_stopped = true;
                     Turn::End
                 }
-                turn = self.wait(due) => turn?,
+                turn = self.wait_unless(&mut pause, due) => turn?,
             };
             match turn {
                 Turn::Checkpoint => {
@@ -200,6 +206,19 @@ impl Driver {
     fn keep_pace(&mut self, rows: u64, bytes: usize, took: Duration) {
         self.pace.note(rows, bytes, took);
         self.streams.iter().for_each(|stream| stream.reader.let_wait(self.pace.log_bytes()));
+    }
+
+    /// Waits until there is something to do and `pause` holds false.
+    async fn wait_unless(&mut self, pause: &mut watch::Receiver<bool>, due: Instant) -> Result<Turn> {
+        loop {
+            // It fails where nobody is left to pause the query.
+            let _ = pause.wait_for(|pause| !*pause).await;
+            tokio::select! {
+                biased;
+                Ok(_) = pause.wait_for(|pause| *pause) => {}
+                turn = self.wait(due) => return turn,
+            }
+        }
     }
 
     /// Waits until there is something to do.
@@ -349,7 +368,10 @@ impl Driver {
                 let rows: usize = emission.rows.iter().map(|rows| rows.num_rows()).sum();
                 if rows > 0 {
                     tracing::trace!(instant = ?emission.instant, rows, "staged");
-                    sink.stage(self.epoch, &emission.rows).await?;
+                    match emission.instant {
+                        Some(instant) => sink.stage_instant(self.epoch, instant, &emission.rows).await?,
+                        None => sink.stage(self.epoch, &emission.rows).await?,
+                    }
                     staged += rows as u64;
                 }
             }

@@ -48,6 +48,7 @@ pub mod plan;
 pub mod program;
 pub mod query;
 mod recovery;
+pub mod results;
 pub mod side;
 pub mod sink;
 pub mod size;

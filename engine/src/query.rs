@@ -17,9 +17,10 @@ use crate::executor::{Stage, StageOptions};
 use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
+use crate::results::Results;
 use crate::sink::Sink;
 use crate::state::{DEFAULT_KEY_PARTITIONS, StateMemory};
-use crate::time::Watermark;
+use crate::time::{Span, Watermark};
 
 /// How a query is run; nothing here changes a row of its final output.
 #[derive(Debug, Clone)]
@@ -68,6 +69,7 @@ impl Default for QueryOptions {
 pub struct PlannedQuery {
     pub(crate) stage: Stage,
     pub(crate) streams: Vec<Arc<StreamDefinition>>,
+    results: Results,
     pub(crate) options: QueryOptions,
 }
 
@@ -98,8 +100,9 @@ impl PlannedQuery {
             runtime: Arc::clone(&options.runtime),
         };
         let program = Program::compile(logical.clone(), &options.runtime).await?;
+        let results = Results::of(logical, &program.shape);
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
-        Ok(Self { stage, streams, options })
+        Ok(Self { stage, streams, results, options })
     }
 
     /// Its name.
@@ -115,6 +118,11 @@ impl PlannedQuery {
     /// The columns of its results.
     pub fn schema(&self) -> SchemaRef {
         self.stage.schema()
+    }
+
+    /// What its rows are to those that it gave before.
+    pub const fn results(&self) -> &Results {
+        &self.results
     }
 
     /// Its plans, those of the views it reads through windows first, with their names.
@@ -142,6 +150,7 @@ impl PlannedQuery {
 pub struct Query {
     driver: Driver,
     progress: watch::Sender<QueryProgress>,
+    pause: watch::Sender<bool>,
 }
 
 impl Query {
@@ -150,9 +159,30 @@ impl Query {
         self.progress.subscribe()
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.driver.name()
+    }
+
+    /// The streams it reads.
+    pub fn ingests(&self) -> Vec<Arc<Ingest>> {
+        self.driver.streams.iter().map(|stream| Arc::clone(&stream.ingest)).collect()
+    }
+
+    /// Whether it waits for windows to close.
+    pub fn has_windows(&self) -> bool {
+        self.driver.stage.longest_slide() > Span(0)
+    }
+
+    /// Holds it while true: no micro-batch begins, and its input waits once its logs are full.
+    pub fn pause(&self) -> watch::Sender<bool> {
+        self.pause.clone()
+    }
+
     pub(crate) fn over(driver: Driver) -> Self {
         let (progress, _) = watch::channel(QueryProgress::default());
-        Self { driver, progress }
+        let (pause, _) = watch::channel(false);
+        Self { driver, progress, pause }
     }
 
     pub(crate) fn into_driver(self) -> Driver {
@@ -164,7 +194,7 @@ impl Query {
     /// # Errors
     /// Fails if a stream, a plan or the sink fails.
     pub async fn run(self, sink: &mut dyn Sink, stop: watch::Receiver<bool>) -> Result<Summary> {
-        self.driver.run(sink, stop, &self.progress).await
+        self.driver.run(sink, stop, self.pause.subscribe(), &self.progress).await
     }
 }
 

@@ -7,6 +7,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 
 use crate::batch::Epoch;
 use crate::error::Result;
+use crate::time::EventTime;
 
 /// What a crash may do to a sink's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,15 @@ pub trait Sink: Debug + Send {
     /// # Errors
     /// Fails if the destination does not take them; nothing of the epoch is visible then.
     async fn stage(&mut self, epoch: Epoch, rows: &[RecordBatch]) -> Result<()>;
+
+    /// Takes rows of an epoch that are results of one instant, which a query with windows says of all its rows.
+    ///
+    /// # Errors
+    /// Fails as [`Sink::stage`] does.
+    async fn stage_instant(&mut self, epoch: Epoch, instant: EventTime, rows: &[RecordBatch]) -> Result<()> {
+        let _ = instant;
+        self.stage(epoch, rows).await
+    }
 
     /// Makes the staged rows of the epoch visible.
     ///

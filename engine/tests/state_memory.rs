@@ -139,9 +139,14 @@ fn queries_that_are_loaded_one_after_another_share_the_memory() {
         let ended = as_process(run_together(vec![member], &directory, pace, stop)).unwrap().remove(0).unwrap();
         assert!(ended.was_stopped);
     }
-    // The least power of two that one fits into is too little for two.
-    let loaded = |power: u32| disk_after_loading(folder.path(), &logical, 1 << power);
-    let (after_one, after_both) = (6..30).map(loaded).find(|(after_one, _)| *after_one == 0).unwrap();
+    // The least memory that one fits into is too little for two.
+    let loaded = |limit: usize| disk_after_loading(folder.path(), &logical, limit);
+    let (mut too_little, mut enough) = (0, 1 << 30);
+    while enough - too_little > 1 {
+        let limit = usize::midpoint(too_little, enough);
+        *(if loaded(limit).0 == 0 { &mut enough } else { &mut too_little }) = limit;
+    }
+    let (after_one, after_both) = loaded(enough);
     assert_eq!(after_one, 0);
     assert!(after_both > 0);
 }

@@ -105,7 +105,13 @@ pub(crate) fn declare(
         }
         Statement::Nothing { .. } => {}
         // All are named, so that a declaration that is new to the language is not taken for a query.
-        statement @ (Statement::Insert { .. } | Statement::Select(_) | Statement::Explain(_) | Statement::Show(_)) => {
+        statement @ (Statement::CreateMaterializedView { .. }
+        | Statement::Insert { .. }
+        | Statement::Select(_)
+        | Statement::Explain(_)
+        | Statement::Show(_)
+        | Statement::ShowRunning(_)
+        | Statement::Control { .. }) => {
             return Ok(Some(statement));
         }
     }

@@ -14,6 +14,7 @@ pub mod history;
 mod memory;
 pub mod output;
 pub mod queries;
+mod running;
 pub mod screen;
 pub mod session;
 pub mod state;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::error::Result;
+use crate::running::{Watched, lag, watch_for_stalls};
 use crate::screen::Screen;
 use crate::state::State;
 
@@ -52,10 +53,14 @@ impl Job {
 /// What a group of queries did.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The queries' names.
+    pub names: Vec<String>,
     /// Each query's summary, in their order.
     pub summaries: Vec<Summary>,
     /// For each stream, the rows that could not be used, and what was done with them.
     pub bad_rows: BTreeMap<String, (u64, BadData)>,
+    /// The streams that were read.
+    pub ingests: Vec<Arc<Ingest>>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -76,7 +81,9 @@ pub async fn run_together(
         None => start_fresh(jobs, side_tables)?,
         Some(state) => start_kept(jobs, side_tables, state, screen)?,
     };
+    let names: Vec<_> = queries.iter().map(|(query, _)| query.name().to_owned()).collect();
     let watched: Vec<_> = queries.iter().map(|(query, _)| query.progress()).collect();
+    let stalling: Vec<_> = queries.iter().filter_map(|(query, _)| Watched::of(query)).collect();
     let mut reading = JoinSet::new();
     for ingest in &ingests {
         let ingest = Arc::clone(ingest);
@@ -88,6 +95,7 @@ pub async fn run_together(
         results = running => results,
         () = pass_on(stop, &halt) => Vec::new(),
         () = show_progress(&watched, &ingests, screen) => Vec::new(),
+        () = watch_for_stalls(&stalling, |warning| screen.note(warning)) => Vec::new(),
     };
     screen.clear();
     reading.abort_all();
@@ -99,7 +107,7 @@ pub async fn run_together(
         // Ingests of the same stream read the same rows.
         *count = ingest.metrics().bad_rows().max(*count);
     }
-    Ok(Outcome { summaries, bad_rows, elapsed: started.elapsed() })
+    Ok(Outcome { names, summaries, bad_rows, ingests, elapsed: started.elapsed() })
 }
 
 /// Runs a query; if it fails, the others are asked to stop.
@@ -242,13 +250,7 @@ fn progress_line(watched: &[watch::Receiver<QueryProgress>], rows: u64, rate: f6
     let on_disk = progress.iter().map(|progress| progress.disk_bytes).max().unwrap_or_default();
     let on_disk = if on_disk > 0 { format!(" and {} MiB on disk", on_disk >> 20) } else { String::new() };
     let watermark = progress.iter().map(|progress| progress.watermark).min().unwrap_or(Watermark::START);
-    let lag = match watermark {
-        Watermark::START | Watermark::END => String::new(),
-        Watermark(nanos) => {
-            let lag = Duration::from_nanos(u64::try_from(SystemClock.now().0.saturating_sub(nanos)).unwrap_or(0));
-            format!(" (lag {})", short_duration(lag))
-        }
-    };
+    let lag = lag(watermark).map(|lag| format!(" (lag {})", short_duration(lag))).unwrap_or_default();
     if let Some(recovery) = progress.iter().find_map(|progress| progress.recovery) {
         return format!("recovering: {} of {} epochs replayed", recovery.epochs_done, recovery.epochs);
     }

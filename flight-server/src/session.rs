@@ -1,17 +1,22 @@
 //! Carrying statements out, in order.
 //!
-//! Declarations take effect at once. Queries run to their end before the next statement, but INSERTs that follow each
-//! other, and a SELECT right behind them, run together and share the ingestion of their streams.
+//! Declarations take effect at once. Queries run to their end before the next statement, but INSERTs and materialized
+//! views that follow each other, and a SELECT over streams right behind them, run together and share the ingestion of
+//! their streams.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use millstream_connectors::ViewSink;
+use millstream_engine::Summary;
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
+use millstream_sql::statement::Running;
 use millstream_sql::{ParsedStatement, Session as Language, Statement, StreamQuery};
 use tokio::sync::watch;
 
@@ -22,6 +27,7 @@ use crate::history::History;
 use crate::memory::Memory;
 use crate::output::Output;
 use crate::queries::{Job, Outcome, lost_rows, run_together};
+use crate::running::{QueryStatus, queries_table, watermarks_table};
 use crate::screen::Screen;
 use crate::state::State;
 
@@ -164,8 +170,13 @@ impl Session {
                 return Ok(());
             }
             let compiled = self.language.compile(statement).map_err(|error| refusal(error, script))?;
-            let joins = matches!(compiled, Statement::Insert { .. } | Statement::Select(_));
-            let closes = !matches!(compiled, Statement::Insert { .. });
+            let joins = match &compiled {
+                Statement::CreateMaterializedView { .. } => true,
+                // What reads no stream may read what the queries before it have given.
+                Statement::Insert { query, .. } | Statement::Select(query) => query.is_streaming,
+                _ => false,
+            };
+            let closes = !matches!(compiled, Statement::Insert { .. } | Statement::CreateMaterializedView { .. });
             if !joins {
                 self.finish(&mut jobs).await?;
             }
@@ -211,6 +222,18 @@ impl Session {
                 self.language.register_table(definition, provider);
             }
             Statement::CreateView { definition, .. } => self.language.register_view(definition),
+            Statement::CreateMaterializedView { definition, query, .. } if self.mode == Mode::Explain => {
+                self.explain(&query, parsed, script).await?;
+                self.language.register_view(definition);
+            }
+            Statement::CreateMaterializedView { definition, query, retain } => {
+                let planned = self.plan(&query, Some(&definition.name), parsed, script).await?;
+                let file = self.state.as_ref().map(|state| state.view_file(planned.name())).transpose()?;
+                let sink = ViewSink::open(&definition.name, planned.results(), planned.schema(), retain, file);
+                let sink = sink.map_err(|error| placed(error, parsed, script))?;
+                self.language.register_materialized_view(definition, sink.rows());
+                return Job::new(planned, |_| Ok(Box::new(sink))).map(Some);
+            }
             Statement::CreateSink { definition, .. } => {
                 millstream_connectors::check_sink(&definition.name, &definition.options)
                     .map_err(|error| placed(error, parsed, script))?;
@@ -226,12 +249,17 @@ impl Session {
                 self.language.set(&key, &value).map_err(|error| refusal(error, script))?;
                 self.memory.set(&key, &value)?;
             }
-            Statement::Show(rows) => {
-                let mut sink = self.output.sink(&rows.schema());
-                let epoch = millstream_engine::batch::Epoch(0);
-                sink.stage(epoch, &[rows]).await?;
-                sink.commit(epoch).await?;
-                sink.finish().await?;
+            Statement::Show(rows) => self.show(rows).await?,
+            Statement::ShowRunning(Running::Queries) => self.show(queries_table(&self.query_statuses())?).await?,
+            Statement::ShowRunning(Running::Watermarks) => {
+                let ingests = self.outcomes.iter().flat_map(|outcome| &outcome.ingests).cloned().collect::<Vec<_>>();
+                self.show(watermarks_table(&ingests)?).await?;
+            }
+            Statement::Control { action, query, location } => {
+                let message =
+                    format!("{} QUERY {query}: no query runs between the statements of a script", action.word());
+                let hint = "queries run to their end or until Ctrl-C; a program has them in hand by the embedding API";
+                return Err(refusal(millstream_sql::Error::new(message).hint(hint).at(location), script));
             }
             Statement::Nothing { note } => self.screen.note(&note),
             Statement::Explain(query) => self.explain(&query, parsed, script).await?,
@@ -249,6 +277,26 @@ impl Session {
             }
         }
         Ok(None)
+    }
+
+    async fn show(&self, rows: RecordBatch) -> Result<()> {
+        let mut sink = self.output.sink(&rows.schema());
+        let epoch = millstream_engine::batch::Epoch(0);
+        sink.stage(epoch, &[rows]).await?;
+        sink.commit(epoch).await?;
+        sink.finish().await?;
+        Ok(())
+    }
+
+    /// The queries so far, which have all ended when a statement asks for them.
+    fn query_statuses(&self) -> Vec<QueryStatus> {
+        let queries = self.outcomes.iter().flat_map(|outcome| outcome.names.iter().zip(&outcome.summaries));
+        let status = |(name, summary): (&String, &Summary)| QueryStatus {
+            name: name.clone(),
+            state: if summary.was_stopped { "stopped" } else { "ended" },
+            progress: summary.progress.clone(),
+        };
+        queries.map(status).collect()
     }
 
     async fn plan(

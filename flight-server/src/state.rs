@@ -1,5 +1,7 @@
 //! State directories: opened by `run`, looked into by `state`.
 
+use std::path::PathBuf;
+
 use millstream_engine::CheckpointPolicy;
 use millstream_engine::durable::{self, Misfit, StateDirectory, StatePlace};
 
@@ -12,6 +14,7 @@ use crate::queries::thousands;
 pub struct State {
     /// The directory.
     pub directory: StateDirectory,
+    place: StatePlace,
     /// When its queries are checkpointed.
     pub policy: CheckpointPolicy,
     /// What becomes of the state of a query that has changed.
@@ -38,7 +41,22 @@ impl State {
         let log_limit = args.log_limit.unwrap_or(durable::WAL_LIMIT_BYTES);
         let misfit = if args.drop_state { Misfit::Drop } else { Misfit::Refuse };
         let directory = StateDirectory::open(place, durability)?.with_log_limit(log_limit);
-        Ok(Self { directory, policy, misfit })
+        Ok(Self { directory, place: place.clone(), policy, misfit })
+    }
+}
+
+impl State {
+    /// Where the rows of a materialized view are kept, by the name of its query.
+    ///
+    /// # Errors
+    /// Fails where the state directory is no folder.
+    pub(crate) fn view_file(&self, query: &str) -> Result<PathBuf> {
+        let StatePlace::Folder(folder) = &self.place else {
+            let message = format!("{query} cannot keep its rows in {}", self.place);
+            let hint = "keep state in a folder, or write INSERT INTO a sink";
+            return Err(millstream_engine::Error::state(message, hint).into());
+        };
+        Ok(folder.join("views").join(format!("{}.sqlite", durable::file_name(query))))
     }
 }
 

@@ -227,3 +227,56 @@ async fn what_is_asked_wrongly_is_refused_with_a_hint() {
         assert!(shown.contains(part), "no {part:?} in {shown}");
     }
 }
+
+/// The rows that a query gives whose answer is there at once, as text.
+async fn answer(engine: &Engine, sql: &str) -> String {
+    let batches = engine.query(sql).await.unwrap().collect().await.unwrap();
+    datafusion::arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_materialized_view_is_read_while_it_grows() {
+    let (engine, stream) = engine().await;
+    let view = format!("CREATE MATERIALIZED VIEW sums AS {SUMS}");
+    let mut rows = engine.query(SUMS).await.unwrap();
+    let started = engine.run(&view).await.unwrap();
+    assert_eq!(started[0].name(), "sums");
+    stream.push(&batch(&[(1, 100), (2, 900), (4, 1_500)])).await.unwrap();
+    assert_eq!(next_numbers(&mut rows, "v").await, Some(vec![3]));
+    // It has read the same rows, and commits by itself.
+    let mut progress = started[0].watch();
+    progress.wait_for(|progress| progress.rows_written == 1).await.unwrap();
+    assert!(answer(&engine, "SELECT COUNT(*) AS n, SUM(v) AS v FROM sums").await.contains("| 1 | 3 |"));
+    let shown = answer(&engine, "SHOW QUERIES").await;
+    assert!(shown.contains("| sums  | running |"), "{shown}");
+    let shown = answer(&engine, "SHOW WATERMARKS").await;
+    assert!(shown.contains("1970-01-01T00:00:01.500Z"), "{shown}");
+    assert!(engine.query("SELECT k FROM t [Now], sums").await.is_err(), "a stream with rows that change");
+    engine.run("DROP MATERIALIZED VIEW sums").await.unwrap();
+    for running in started {
+        assert!(running.wait().await.unwrap().was_stopped);
+    }
+    assert!(engine.query("SELECT * FROM sums").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_is_paused_resumed_and_stopped_by_name() {
+    let (engine, stream) = engine().await;
+    let started = engine.run(&format!("CREATE MATERIALIZED VIEW sums AS {SUMS}")).await.unwrap();
+    engine.run("PAUSE QUERY sums").await.unwrap();
+    let shown = answer(&engine, "SHOW QUERIES").await;
+    assert!(shown.contains("| sums  | paused |"), "{shown}");
+    let mut other = engine.query(SUMS).await.unwrap();
+    stream.push(&batch(&[(1, 100), (2, 900), (4, 1_500)])).await.unwrap();
+    // Another query that reads the same rows has come so far, and this one has not.
+    assert_eq!(next_numbers(&mut other, "v").await, Some(vec![3]));
+    assert_eq!(started[0].progress().rows_read, 0);
+    engine.run("RESUME QUERY sums").await.unwrap();
+    started[0].watch().wait_for(|progress| progress.rows_written == 1).await.unwrap();
+    let error = engine.run("STOP QUERY sum").await.unwrap_err().to_string();
+    assert!(error.contains("no query \"sum\" runs"), "{error}");
+    engine.run("STOP QUERY sums").await.unwrap();
+    for running in started {
+        assert!(running.wait().await.unwrap().was_stopped);
+    }
+}

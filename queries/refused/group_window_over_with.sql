@@ -1,2 +1,2 @@
-WITH dear AS (SELECT * FROM STOCK WHERE lastPrice > 1)
-SELECT COUNT(*) FROM dear GROUP BY tumble(interval '5 minutes')
+WITH counts AS (SELECT szcode, COUNT(*) AS n FROM STOCK GROUP BY szcode)
+SELECT COUNT(*) FROM counts GROUP BY tumble(interval '5 minutes')

@@ -1,2 +1,2 @@
-WITH dear AS (SELECT * FROM STOCK WHERE lastPrice > 1)
-SELECT * FROM dear [Range 5 minutes, Slide 1 minute]
+WITH counts AS (SELECT szcode, COUNT(*) AS n FROM STOCK GROUP BY szcode)
+SELECT * FROM counts [Range 5 minutes, Slide 1 minute]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use millstream_engine::plan::{StreamDefinition, WithOption};
+use millstream_engine::results::MaterializedRows;
 
 use crate::error::{Error, Result};
 use crate::function::{FunctionDefinition, Functions};
@@ -44,6 +45,13 @@ pub enum Relation {
     },
     /// A named query.
     View(Arc<ViewDefinition>),
+    /// A named query whose results are kept.
+    MaterializedView {
+        /// The query.
+        definition: Arc<ViewDefinition>,
+        /// Its results so far.
+        rows: Arc<dyn MaterializedRows>,
+    },
 }
 
 impl Relation {
@@ -53,6 +61,7 @@ impl Relation {
             Self::Stream(_) => RelationKind::Stream,
             Self::Table { .. } => RelationKind::Table,
             Self::View(_) => RelationKind::View,
+            Self::MaterializedView { .. } => RelationKind::MaterializedView,
         }
     }
 
@@ -60,7 +69,7 @@ impl Relation {
     pub const fn definition(&self) -> Option<&Arc<StreamDefinition>> {
         match self {
             Self::Stream(definition) | Self::Table { definition, .. } => Some(definition),
-            Self::View(_) => None,
+            Self::View(_) | Self::MaterializedView { .. } => None,
         }
     }
 }

@@ -17,19 +17,22 @@ use crate::emission::take_emission;
 use crate::error::{Error, Result, location};
 use crate::function::{ParsedExpressions, parse_aggregate, parse_function};
 use crate::json_operators::call_json_functions;
+use crate::materialized::parse_materialized_view;
 use crate::parse_error::syntax_error;
 use crate::rewrite::rewrite;
-use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind};
+use crate::statement::{Body, Control, Create, ParsedQuery, ParsedStatement, RelationKind, Running};
 use crate::suggest::nearest;
 use crate::token::{Cursor, tokenize};
 
 /// The longest text in bytes that is read.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
-const STATEMENTS: [&str; 9] = ["SELECT", "CREATE", "INSERT", "DROP", "SHOW", "DESCRIBE", "EXPLAIN", "SET", "WITH"];
+const STATEMENTS: [&str; 12] =
+    ["SELECT", "CREATE", "INSERT", "DROP", "SHOW", "DESCRIBE", "EXPLAIN", "SET", "WITH", "PAUSE", "RESUME", "STOP"];
 
-const KINDS: &str = "STREAM, TABLE, VIEW, SINK, FUNCTION or AGGREGATE";
-const KINDS_SHOWN: &str = "STREAMS, TABLES, VIEWS, SINKS, FUNCTIONS or AGGREGATES";
+const KINDS: &str = "STREAM, TABLE, VIEW, MATERIALIZED VIEW, SINK, FUNCTION or AGGREGATE";
+const KINDS_SHOWN: &str =
+    "STREAMS, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, FUNCTIONS, AGGREGATES, QUERIES or WATERMARKS";
 
 /// What parsing needs besides the tokens.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +87,8 @@ fn parse_body(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
         Ok(Body::Explain(parse_query(context, cursor)?))
     } else if cursor.eat_word("set") {
         parse_set(cursor)
+    } else if let Some(action) = Control::ALL.into_iter().find(|action| cursor.eat_word(action.word())) {
+        parse_control(action, cursor)
     } else if starts_query(cursor) {
         Ok(Body::Select(parse_query(context, cursor)?))
     } else {
@@ -111,13 +116,8 @@ fn unknown_statement(cursor: &Cursor<'_>) -> Error {
 
 fn parse_create(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
     let or_replace = cursor.eat_words(&["or", "replace"]);
-    if cursor.at_word("materialized") {
-        let hint = "write CREATE VIEW: each query that reads it computes it";
-        return Err(Error::unsupported("MATERIALIZED VIEW", hint).at(cursor.location()));
-    }
     let Some(kind) = parse_kind(cursor, "") else {
-        let hint = "write CREATE STREAM, TABLE, VIEW, SINK, FUNCTION or AGGREGATE";
-        return Err(cursor.expected("what to create").hint(hint));
+        return Err(cursor.expected("what to create").hint(format!("write CREATE {KINDS}")));
     };
     let if_not_exists = cursor.eat_words(&["if", "not", "exists"]);
     let create = Create { if_not_exists, or_replace, name_location: cursor.location() };
@@ -126,6 +126,7 @@ fn parse_create(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
     }
     let name = cursor.expect_object_name("a name")?;
     match kind {
+        RelationKind::MaterializedView => parse_materialized_view(context, cursor, name, create),
         RelationKind::View => parse_view(context, cursor, name, create),
         RelationKind::Sink => parse_sink(cursor, name, create),
         RelationKind::Function => parse_function(context, cursor, name, create),
@@ -181,14 +182,38 @@ fn parse_drop(cursor: &mut Cursor<'_>) -> Result<Body> {
 }
 
 fn parse_show(cursor: &mut Cursor<'_>) -> Result<Body> {
-    let Some(kind) = parse_kind(cursor, "s") else { return Err(cursor.expected(KINDS_SHOWN)) };
+    let body = if cursor.eat_word("queries") {
+        Body::ShowRunning(Running::Queries)
+    } else if cursor.eat_word("watermarks") {
+        Body::ShowRunning(Running::Watermarks)
+    } else {
+        Body::Show(parse_kind(cursor, "s").ok_or_else(|| cursor.expected(KINDS_SHOWN))?)
+    };
     cursor.expect_end()?;
-    Ok(Body::Show(kind))
+    Ok(body)
 }
 
-/// STREAM, TABLE, VIEW, SINK, FUNCTION or AGGREGATE, each followed by `ending`.
+/// `QUERY name`; a name that is no word is quoted.
+fn parse_control(action: Control, cursor: &mut Cursor<'_>) -> Result<Body> {
+    cursor.expect_word("query")?;
+    let query_location = cursor.location();
+    let query = match cursor.peek() {
+        Token::SingleQuotedString(name) => {
+            cursor.next();
+            name.clone()
+        }
+        _ => cursor.expect_object_name("the name of a query, as SHOW QUERIES tells it")?,
+    };
+    cursor.expect_end()?;
+    Ok(Body::Control { action, query, query_location })
+}
+
+/// One of the [`KINDS`], followed by `ending`.
 fn parse_kind(cursor: &mut Cursor<'_>, ending: &str) -> Option<RelationKind> {
-    RelationKind::ALL.into_iter().find(|kind| cursor.eat_word(&format!("{}{ending}", kind.noun())))
+    RelationKind::ALL.into_iter().find(|kind| {
+        let words = format!("{}{ending}", kind.noun());
+        cursor.eat_words(&words.split(' ').collect::<Vec<_>>())
+    })
 }
 
 fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {

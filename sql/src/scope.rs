@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, DataFusionError, Result as DataFusionResult, TableReference};
 use datafusion::datasource::provider_as_source;
@@ -36,7 +36,9 @@ use crate::check::is_windowed;
 use crate::error::{Error, Result, location};
 use crate::function::{expand_expression, expand_plan};
 use crate::group_window::{WINDOW_TIME, resolve};
+use crate::materialized::{Snapshots, snapshot};
 use crate::plan_error::planning_error;
+use crate::push_window::Passing;
 use crate::rewrite::WINDOW_ARGUMENT;
 use crate::statement::{ParsedQuery, RelationKind};
 use crate::suggest::{list, nearest};
@@ -58,6 +60,8 @@ pub(crate) struct Names {
     with_names: Arc<[String]>,
     /// The views being planned, outermost first.
     views: Vec<String>,
+    /// What the query reads of materialized views.
+    snapshots: Arc<Snapshots>,
 }
 
 /// [`Names`] as DataFusion's planner wants them.
@@ -75,7 +79,19 @@ struct ViewSource {
 impl Names {
     /// The names of a query that is no view.
     pub(crate) fn new(state: Arc<SessionState>, catalog: Arc<Catalog>) -> Self {
-        Self { state, catalog, windows: Arc::default(), with_names: Arc::default(), views: Vec::new() }
+        Self {
+            state,
+            catalog,
+            windows: Arc::default(),
+            with_names: Arc::default(),
+            views: Vec::new(),
+            snapshots: Arc::default(),
+        }
+    }
+
+    /// What has been read of materialized views.
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// Plans `query`, without checking that it can be run.
@@ -152,12 +168,17 @@ impl Names {
             }
             Relation::Table { provider, .. } => provider_as_source(Arc::clone(provider)),
             Relation::View(view) => Arc::new(ViewSource { plan: self.plan_view(view)? }),
+            Relation::MaterializedView { rows, .. } => {
+                provider_as_source(snapshot(&self.snapshots, name, rows.as_ref())?)
+            }
         })
     }
 
     /// A relation seen through a window.
     fn windowed(&self, name: &str, clause: &WindowClause) -> Result<StreamTable> {
-        if let (None, Relation::View(_)) = (&clause.spec, self.catalog.expect_relation(name)?) {
+        let is_view =
+            matches!(self.catalog.expect_relation(name)?.kind(), RelationKind::View | RelationKind::MaterializedView);
+        if clause.spec.is_none() && is_view {
             let error = Error::new(format!("\"{name}\" is a view, and is read as a whole without a window"));
             return Err(error.hint("leave the bracket out").at(clause.location));
         }
@@ -172,7 +193,7 @@ impl Names {
                 let hint = "leave the window out: a windowed stream can be joined with the whole table";
                 return Err(error.hint(hint).at(clause.location));
             }
-            Relation::View(view) => {
+            Relation::View(view) | Relation::MaterializedView { definition: view, .. } => {
                 // Flink's name for the event time of such rows.
                 if clause.time_column.as_ref().is_none_or(|(column, _)| column != WINDOW_TIME) {
                     check_time_column(name, clause, Some(WINDOW_END))?;
@@ -180,13 +201,12 @@ impl Names {
                 Input::View(Arc::new(self.windowed_view(view, clause)?))
             }
         };
-        let keys = self.keys(name, &input, clause)?;
+        let keys = self.keys(name, &input.schema(), clause)?;
         Ok(StreamTable::new(input, clause.spec).keyed_by(keys))
     }
 
-    /// The columns that a window keeps apart, by their place in its input.
-    fn keys(&self, name: &str, input: &Input, clause: &WindowClause) -> Result<Vec<usize>> {
-        let schema = input.schema();
+    /// The columns that a window keeps apart, by their place in its input, which has the columns of `schema`.
+    fn keys(&self, name: &str, schema: &Schema, clause: &WindowClause) -> Result<Vec<usize>> {
         let key = |(column, place): &ColumnName| {
             let position = schema.fields().iter().position(|field| field.name() == column);
             position.ok_or_else(|| {
@@ -217,9 +237,8 @@ impl Names {
     /// The relation of a FROM clause that stands with a window, as a plan under its own name.
     fn plan_windowed(&self, table: TableReference, clause: &WindowClause) -> Result<LogicalPlan> {
         let name = table.to_string();
-        if self.with_names.contains(&name) && self.catalog.relation(&name).is_none() {
-            let error = Error::unsupported(format!("a window over \"{name}\" of the WITH clause"), "");
-            return Err(error.hint("put the window on the stream inside it").at(clause.location));
+        if let Some(plan) = self.plan_pushed(&name, clause)? {
+            return LogicalPlanBuilder::from(plan).alias(table).and_then(LogicalPlanBuilder::build).map_err(unplanned);
         }
         let leaf = self.windowed(&name, clause)?;
         // Scans are compared by name: under the stream's name two windows over it would be one.
@@ -227,8 +246,56 @@ impl Names {
         LogicalPlanBuilder::scan(scan, provider_as_source(Arc::new(leaf)), None)
             .and_then(|plan| plan.alias(table))
             .and_then(LogicalPlanBuilder::build)
-            .map_err(|error| Error { source: Some(Arc::new(error)), ..Error::new("the window cannot be planned") })
+            .map_err(unplanned)
     }
+
+    /// The rows of a view through which a stream passes, with the window on the stream; none for any other relation.
+    fn plan_pushed(&self, name: &str, clause: &WindowClause) -> Result<Option<LogicalPlan>> {
+        let relation = self.catalog.expect_relation(name)?;
+        let (Relation::View(view) | Relation::MaterializedView { definition: view, .. }, Some(_)) =
+            (relation, &clause.spec)
+        else {
+            return Ok(None);
+        };
+        self.plan_passing(&self.plan_view(view)?, name, clause)
+    }
+
+    /// The same of a name that a WITH clause gives to `plan`.
+    fn plan_with_name(&self, plan: &LogicalPlan, name: &str, clause: &WindowClause) -> Result<LogicalPlan> {
+        if clause.spec.is_none() {
+            let error = Error::new(format!("\"{name}\" is read as a whole without a window"));
+            return Err(error.hint("leave the bracket out").at(clause.location));
+        }
+        self.plan_passing(plan, name, clause)?.ok_or_else(|| {
+            let error = Error::unsupported(format!("a window over \"{name}\" of the WITH clause"), "");
+            error.hint("put the window on the stream inside it, or make it a view").at(clause.location)
+        })
+    }
+
+    /// The rows of a plan through which a stream passes, with the window on the stream; none for any other plan.
+    fn plan_passing(&self, plan: &LogicalPlan, name: &str, clause: &WindowClause) -> Result<Option<LogicalPlan>> {
+        let Some((passing, stream)) = Passing::of(plan).and_then(|passing| Some((passing, passing.stream()?))) else {
+            return Ok(None);
+        };
+        let Input::Stream(definition) = stream.input() else { return Ok(None) };
+        let event_time = definition.event_time.map(|rule| rule.column);
+        let shown = (0..plan.schema().fields().len()).find(|index| passing.source_column(*index) == event_time);
+        let shown = shown.filter(|_| event_time.is_some()).map(|index| plan.schema().field(index).name().as_str());
+        check_time_column(name, clause, shown)?;
+        let keys = self.keys(name, plan.schema().inner(), clause)?.into_iter().map(|key| {
+            passing.source_column(key).ok_or_else(|| {
+                let column = plan.schema().field(key).name();
+                let error = Error::new(format!("\"{column}\" of \"{name}\" is no column of its stream"));
+                error.hint("keep rows apart by a column that is shown as it is").at(clause.location)
+            })
+        });
+        let keys = keys.collect::<Result<Vec<_>>>()?;
+        passing.windowed(clause.spec, &keys).map(Some).map_err(unplanned)
+    }
+}
+
+fn unplanned(error: DataFusionError) -> Error {
+    Error { source: Some(Arc::new(error)), ..Error::new("the window cannot be planned") }
 }
 
 /// Checks that the column a window names as its time is the one that has the watermark.
@@ -248,6 +315,34 @@ fn check_time_column(name: &str, clause: &WindowClause, event_time: Option<&str>
     Err(Error::new(message).hint(hint).at(*place))
 }
 
+impl Names {
+    /// What a WITH clause that is in force calls `name`; none if the name is the catalog's.
+    fn with_name(
+        &self,
+        relation: &TableFactor,
+        name: &str,
+        context: &mut dyn RelationPlannerContext,
+    ) -> Option<DataFusionResult<LogicalPlan>> {
+        let mut bare = relation.clone();
+        if let TableFactor::Table { args, alias, .. } = &mut bare {
+            (*args, *alias) = (None, None);
+        }
+        match self.catalog.relation(name) {
+            // The planner looks into the WITH clauses first, which a scan of the relation itself does not come from.
+            Some(Relation::Stream(_) | Relation::Table { .. }) => {
+                let plan = context.plan(bare);
+                (!matches!(plan, Ok(LogicalPlan::TableScan(_)))).then_some(plan)
+            }
+            Some(_) if self.with_names.contains(&name.to_owned()) => {
+                let error = Error::new(format!("\"{name}\" is a view, and a name of the WITH clause too"));
+                Some(Err(external(error.hint("give one of them another name"))))
+            }
+            Some(_) => None,
+            None => context.plan(bare).ok().map(Ok),
+        }
+    }
+}
+
 impl RelationPlanner for Names {
     fn plan_relation(
         &self,
@@ -264,6 +359,12 @@ impl RelationPlanner for Names {
             return Err(external(error.at(place(name))));
         };
         let table = context.object_name_to_table_reference(name.clone())?;
+        if let Some(plan) = self.with_name(&relation, &table.to_string(), context) {
+            let plan = self.plan_with_name(&plan?, &table.to_string(), clause);
+            let plan = plan.map_err(|error| external(error.at(place(name))))?;
+            let plan = LogicalPlanBuilder::from(plan).alias(table)?.build()?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+        }
         let plan = self.plan_windowed(table, clause).map_err(|error| external(error.at(place(name))))?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
     }

@@ -9,6 +9,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::plan::{Emission, Location, StreamDefinition};
+use millstream_engine::results::MaterializedRows;
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::check;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::function::{FunctionDefinition, Functions};
 use crate::interval::{self, interval_join};
 use crate::json::json_functions;
+use crate::materialized::check_snapshots;
 use crate::parse::parse;
 use crate::plan_error::planning_error;
 use crate::scope::Names;
@@ -147,6 +149,12 @@ impl Session {
         Arc::make_mut(&mut self.catalog).insert(name, Relation::View(definition));
     }
 
+    /// Declares a materialized view with where its rows are kept, in place of the relation of that name.
+    pub fn register_materialized_view(&mut self, definition: Arc<ViewDefinition>, rows: Arc<dyn MaterializedRows>) {
+        let name = definition.name.clone();
+        Arc::make_mut(&mut self.catalog).insert(name, Relation::MaterializedView { definition, rows });
+    }
+
     /// Declares a sink, in place of the one of that name.
     pub fn register_sink(&mut self, definition: Arc<SinkDefinition>) {
         Arc::make_mut(&mut self.catalog).insert_sink(definition);
@@ -214,6 +222,9 @@ impl Session {
         match body {
             Body::CreateRelation { kind, definition, create } => self.create_relation(*kind, definition, create),
             Body::CreateView { name, query, create } => self.create_view(name, query, create),
+            Body::CreateMaterializedView { name, query, retain, create } => {
+                self.create_materialized_view(name, query, *retain, create)
+            }
             Body::CreateSink { name, options, create } => {
                 let definition = SinkDefinition { name: name.clone(), options: options.clone() };
                 let (definition, or_replace) = (Arc::new(definition), create.or_replace);
@@ -230,6 +241,10 @@ impl Session {
                 self.drop_statement(*kind, name, *name_location, *if_exists)
             }
             Body::Show(kind) => Ok(Statement::Show(show(&self.catalog, *kind)?)),
+            Body::ShowRunning(running) => Ok(Statement::ShowRunning(*running)),
+            Body::Control { action, query, query_location } => {
+                Ok(Statement::Control { action: *action, query: query.clone(), location: *query_location })
+            }
             Body::Describe { name, name_location } => self.describe(name).map_err(|error| error.at(*name_location)),
             Body::Set { key, value } => {
                 check_setting(key, value)?;
@@ -254,20 +269,12 @@ impl Session {
     }
 
     fn create_view(&self, name: &str, query: &ParsedQuery, create: &Create) -> Result<Statement> {
-        let definition = ViewDefinition { name: name.to_owned(), text: query.text.clone(), query: query.clone() };
         if query.emission != Emission::default() {
             let error = Error::unsupported("EMIT, ISTREAM or DSTREAM in a view", "");
             return Err(error.hint("a view is text: put it on the query that reads the view").at(create.name_location));
         }
-        let planned = self.query(query)?;
-        let mut names = HashSet::new();
-        for field in planned.logical.schema().fields() {
-            if !names.insert(field.name()) {
-                let error = Error::new(format!("the view has two columns called \"{}\"", field.name()));
-                return Err(error.hint("give one of them a name of its own: x AS a").at(create.name_location));
-            }
-        }
-        let statement = Statement::CreateView { definition: Arc::new(definition), or_replace: create.or_replace };
+        let definition = view_definition(name, query, &self.query(query)?, create)?;
+        let statement = Statement::CreateView { definition, or_replace: create.or_replace };
         let statement = self.create(RelationKind::View, name, create, statement)?;
         if create.or_replace {
             self.check_view_cycle(&statement, create.name_location)?;
@@ -295,7 +302,13 @@ impl Session {
     }
 
     /// `statement`, if the name is free or CREATE says what to do about it.
-    fn create(&self, kind: RelationKind, name: &str, create: &Create, statement: Statement) -> Result<Statement> {
+    pub(crate) fn create(
+        &self,
+        kind: RelationKind,
+        name: &str,
+        create: &Create,
+        statement: Statement,
+    ) -> Result<Statement> {
         let Some(existing) = self.catalog.kind_of(name, kind) else { return Ok(statement) };
         let noun = existing.noun();
         if create.if_not_exists {
@@ -338,15 +351,18 @@ impl Session {
 
     fn describe(&self, name: &str) -> Result<Statement> {
         let batch = match self.catalog.expect_relation(name)? {
-            Relation::View(view) => describe_columns(self.query(&view.query)?.logical.schema().inner())?,
+            Relation::View(view) | Relation::MaterializedView { definition: view, .. } => {
+                describe_columns(self.query(&view.query)?.logical.schema().inner())?
+            }
             Relation::Stream(definition) | Relation::Table { definition, .. } => describe(definition)?,
         };
         Ok(Statement::Show(batch))
     }
 
     /// Plans and checks a query.
-    fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
-        let logical = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog)).plan(query)?;
+    pub(crate) fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
+        let names = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog));
+        let logical = names.plan(query)?;
         let mut emission = query.emission;
         let logical = match interval_join(&logical, query)? {
             None => logical,
@@ -360,6 +376,9 @@ impl Session {
             }
         };
         let is_streaming = check(&logical, query)?;
+        if is_streaming {
+            check_snapshots(names.snapshots(), query)?;
+        }
         // Types that do not fit are found by the analyzer; better here than when the query is started.
         self.state
             .analyzer()
@@ -371,6 +390,23 @@ impl Session {
         }
         Ok(StreamQuery { logical, text: query.text.clone(), emission, is_streaming })
     }
+}
+
+/// A view of a query that is planned, if its columns can be told apart.
+pub(crate) fn view_definition(
+    name: &str,
+    query: &ParsedQuery,
+    planned: &StreamQuery,
+    create: &Create,
+) -> Result<Arc<ViewDefinition>> {
+    let mut names = HashSet::new();
+    for field in planned.logical.schema().fields() {
+        if !names.insert(field.name()) {
+            let error = Error::new(format!("the view has two columns called \"{}\"", field.name()));
+            return Err(error.hint("give one of them a name of its own: x AS a").at(create.name_location));
+        }
+    }
+    Ok(Arc::new(ViewDefinition { name: name.to_owned(), text: query.text.clone(), query: query.clone() }))
 }
 
 /// The error of a lookup that is known to fail.

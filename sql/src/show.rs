@@ -35,6 +35,13 @@ pub(crate) fn show(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch>
             });
             table(["view", "query"], rows)
         }
+        RelationKind::MaterializedView => {
+            let rows = catalog.relations().filter_map(|(name, relation)| match relation {
+                Relation::MaterializedView { definition, .. } => Some([name.to_owned(), definition.text.clone()]),
+                _ => None,
+            });
+            table(["view", "query"], rows)
+        }
         RelationKind::Sink => {
             table(["sink", "connector"], catalog.sinks().map(|sink| [sink.name.clone(), connector(&sink.options)]))
         }

@@ -7,6 +7,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
+use millstream_engine::time::Span;
 
 use crate::as_of::AsOf;
 use crate::catalog::{SinkDefinition, ViewDefinition};
@@ -40,6 +41,7 @@ impl ParsedStatement {
 pub(crate) enum Body {
     CreateRelation { kind: RelationKind, definition: Arc<StreamDefinition>, create: Create },
     CreateView { name: String, query: ParsedQuery, create: Create },
+    CreateMaterializedView { name: String, query: ParsedQuery, retain: Option<Span>, create: Create },
     CreateSink { name: String, options: Vec<WithOption>, create: Create },
     CreateFunction { definition: Arc<FunctionDefinition>, create: Create },
     Insert { sink: String, sink_location: Option<Location>, query: ParsedQuery },
@@ -47,6 +49,8 @@ pub(crate) enum Body {
     Explain(ParsedQuery),
     Drop { kind: RelationKind, name: String, name_location: Option<Location>, if_exists: bool },
     Show(RelationKind),
+    ShowRunning(Running),
+    Control { action: Control, query: String, query_location: Option<Location> },
     Describe { name: String, name_location: Option<Location> },
     Set { key: String, value: String },
 }
@@ -68,6 +72,8 @@ pub enum RelationKind {
     Table,
     /// A named query.
     View,
+    /// A named query whose results are kept.
+    MaterializedView,
     /// A destination.
     Sink,
     /// A function of one row.
@@ -77,8 +83,8 @@ pub enum RelationKind {
 }
 
 impl RelationKind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Stream, Self::Table, Self::View, Self::Sink, Self::Function, Self::Aggregate];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Stream, Self::Table, Self::View, Self::MaterializedView, Self::Sink, Self::Function, Self::Aggregate];
 
     /// The word for it in messages: `stream`.
     pub const fn noun(self) -> &'static str {
@@ -86,6 +92,7 @@ impl RelationKind {
             Self::Stream => "stream",
             Self::Table => "table",
             Self::View => "view",
+            Self::MaterializedView => "materialized view",
             Self::Sink => "sink",
             Self::Function => "function",
             Self::Aggregate => "aggregate",
@@ -101,6 +108,39 @@ impl RelationKind {
     pub(crate) fn with_article(self) -> String {
         let article = if self == Self::Aggregate { "an" } else { "a" };
         format!("{article} {}", self.noun())
+    }
+}
+
+/// What SHOW tells of queries that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    /// One row per query.
+    Queries,
+    /// One row per partition of each stream.
+    Watermarks,
+}
+
+/// What can be done to a query that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// It takes no more rows in until it is resumed.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It ends after the epoch in hand.
+    Stop,
+}
+
+impl Control {
+    pub(crate) const ALL: [Self; 3] = [Self::Pause, Self::Resume, Self::Stop];
+
+    /// The word for it: `PAUSE`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pause => "PAUSE",
+            Self::Resume => "RESUME",
+            Self::Stop => "STOP",
+        }
     }
 }
 
@@ -148,6 +188,15 @@ pub enum Statement {
         /// Whether a view of that name, if there is one, is replaced.
         or_replace: bool,
     },
+    /// Names a query, runs it and keeps its results.
+    CreateMaterializedView {
+        /// The view.
+        definition: Arc<ViewDefinition>,
+        /// Its query, which reads a stream.
+        query: StreamQuery,
+        /// How long before the last instant that has rows the results of an instant are kept; for ever unless set.
+        retain: Option<Span>,
+    },
     /// Declares a destination.
     CreateSink {
         /// The sink.
@@ -182,6 +231,17 @@ pub enum Statement {
     },
     /// Rows that answer SHOW or DESCRIBE.
     Show(RecordBatch),
+    /// Rows that tell of queries that run.
+    ShowRunning(Running),
+    /// Does something to a query that runs.
+    Control {
+        /// What to do.
+        action: Control,
+        /// The query's name.
+        query: String,
+        /// Where the name stands.
+        location: Option<Location>,
+    },
     /// Changes a setting, which exists and accepts the value.
     Set {
         /// The setting, in lower case.

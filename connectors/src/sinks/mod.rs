@@ -20,6 +20,7 @@ mod sqlite;
 mod staged;
 mod table;
 mod text;
+mod view;
 mod webhook;
 
 use std::num::NonZeroUsize;
@@ -38,6 +39,7 @@ pub use delta::DeltaSink;
 pub use files::{Compaction, FileFormat, FilesSink};
 pub use postgres::PostgresSink;
 pub use sqlite::SqliteSink;
+pub use view::ViewSink;
 pub use webhook::WebhookSink;
 
 use crate::options::{Options, nearest};

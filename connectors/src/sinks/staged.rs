@@ -1,15 +1,21 @@
-//! Rows of an epoch that wait in memory for its commit.
+//! What waits in memory for the commit of its epoch.
 
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::batch::Epoch;
 
-/// The rows of the epoch that was staged last.
-#[derive(Debug, Default)]
-pub(super) struct Staged(Option<(Epoch, Vec<RecordBatch>)>);
+/// The rows, or what else there is, of the epoch that was staged last.
+#[derive(Debug)]
+pub(super) struct Staged<T = RecordBatch>(Option<(Epoch, Vec<T>)>);
 
-impl Staged {
+impl<T> Default for Staged<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone> Staged<T> {
     /// Adds rows; those of another epoch, which was never committed, go.
-    pub(super) fn add(&mut self, epoch: Epoch, rows: &[RecordBatch]) {
+    pub(super) fn add(&mut self, epoch: Epoch, rows: &[T]) {
         match &mut self.0 {
             Some((staged, batches)) if *staged == epoch => batches.extend_from_slice(rows),
             other => *other = Some((epoch, rows.to_vec())),
@@ -17,7 +23,7 @@ impl Staged {
     }
 
     /// Takes the rows of an epoch; none if it was not staged.
-    pub(super) fn take(&mut self, epoch: Epoch) -> Option<Vec<RecordBatch>> {
+    pub(super) fn take(&mut self, epoch: Epoch) -> Option<Vec<T>> {
         self.0.take_if(|(staged, _)| *staged == epoch).map(|(_, rows)| rows)
     }
 }

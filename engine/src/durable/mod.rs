@@ -31,6 +31,7 @@ pub use files::{AppendFile, Durability, Files, LocalFiles};
 pub use inspect::{KeptCheckpoint, KeptFile, KeptQuery, Report, inspect, verify, verify_files};
 pub use object_files::ObjectFiles;
 pub use place::StatePlace;
+pub use query_store::file_name;
 pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};
 pub use resume::{DurableQuery, resume_streams};
 pub use room::{FullDisk, ROOM_PAUSE};

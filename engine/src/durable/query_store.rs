@@ -415,7 +415,7 @@ fn pair_up(records: impl Iterator<Item = EpochRecord>, first: Epoch) -> Result<V
 }
 
 /// A name that every file system takes, different for different names.
-pub(super) fn file_name(name: &str) -> String {
+pub fn file_name(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || byte == b'_' {

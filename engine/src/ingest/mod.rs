@@ -10,10 +10,11 @@ mod partitions;
 mod progress;
 mod rate;
 mod reading;
+mod status;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use datafusion::arrow::array::{Array, Int64Array};
@@ -27,9 +28,11 @@ pub(crate) use event::{LogPlace, LoggedEvent, Tally};
 pub use log::LOG_LIMIT_BYTES;
 pub(crate) use log::{LogReader, StreamLog};
 use partitions::Partitions;
-pub use progress::{Behind, Observed, Progress};
+pub use progress::{Behind, Observed, PartitionState, Progress};
 use rate::RateLimit;
 pub(crate) use reading::Event;
+use status::Reached;
+pub use status::{PartitionStatus, StreamStatus};
 
 use crate::durable::{Frame, SharedWal};
 use crate::error::{Error, Result};
@@ -83,6 +86,7 @@ pub struct Ingest {
     side: SideTables,
     /// Where to begin; taken by [`Ingest::run`].
     resume: Mutex<Option<Resume>>,
+    reached: Mutex<Reached>,
 }
 
 /// Where and how the ingestion of a stream begins in a run that has a state directory.
@@ -153,7 +157,16 @@ impl Ingest {
         side: SideTables,
     ) -> Self {
         let log = StreamLog::new(LOG_LIMIT_BYTES, 0);
-        Self { definition, source, clock, log, metrics: Arc::default(), side, resume: Mutex::default() }
+        Self {
+            definition,
+            source,
+            clock,
+            log,
+            metrics: Arc::default(),
+            side,
+            resume: Mutex::default(),
+            reached: Mutex::default(),
+        }
     }
 
     /// The same stream, read on from where an earlier run left it.
@@ -173,6 +186,15 @@ impl Ingest {
     /// What it has taken in.
     pub const fn metrics(&self) -> &Arc<IngestMetrics> {
         &self.metrics
+    }
+
+    /// How far it has come; none before anything has.
+    pub fn status(&self) -> Option<StreamStatus> {
+        self.reached().status()
+    }
+
+    fn reached(&self) -> MutexGuard<'_, Reached> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rows set aside.
@@ -361,6 +383,7 @@ impl Ingest {
         let seq = recorder.seq;
         recorder.seq += 1;
         let progress = recorder.progress.clone();
+        self.reached().note(&progress, block.as_ref().map(|block| block.partition));
         let bad = self.metrics.bad_rows() - bad_before;
         Ok(Record { seq, event, block: block.map(Arc::new), bad, progress, logged_at: Instant::now() })
     }

@@ -39,14 +39,18 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Partition {
     watermark: Watermark,
-    state: State,
+    state: PartitionState,
 }
 
+/// Whether a partition takes part in the watermark of its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+pub enum PartitionState {
+    /// It takes part in the watermark of its stream.
     Active,
+    /// It is silent, and holds nothing back.
     Idle,
+    /// It is at its end.
     Ended,
 }
 
@@ -56,7 +60,7 @@ impl Progress {
         Self {
             delay: rule.map_or(Span(0), |rule| rule.delay),
             max_future_skew: rule.and_then(|rule| rule.max_future_skew),
-            partitions: vec![Partition { watermark: Watermark::START, state: State::Active }; partitions],
+            partitions: vec![Partition { watermark: Watermark::START, state: PartitionState::Active }; partitions],
             stream: Watermark::START,
         }
     }
@@ -66,6 +70,11 @@ impl Progress {
         self.stream
     }
 
+    /// The watermark and state of each partition.
+    pub(super) fn states(&self) -> Vec<(Watermark, PartitionState)> {
+        self.partitions.iter().map(|partition| (partition.watermark, partition.state)).collect()
+    }
+
     /// How many partitions there are.
     pub fn partitions(&self) -> usize {
         self.partitions.len()
@@ -73,7 +82,7 @@ impl Progress {
 
     /// Whether a partition has come to its end.
     pub fn has_ended(&self, partition: PartitionId) -> bool {
-        self.get(partition).is_some_and(|partition| partition.state == State::Ended)
+        self.get(partition).is_some_and(|partition| partition.state == PartitionState::Ended)
     }
 
     /// Whether every partition has come to its end.
@@ -129,21 +138,21 @@ impl Progress {
     /// Says that a partition is silent: it no longer holds the stream back.
     pub fn idle(&mut self, partition: PartitionId) {
         self.update(partition, |state| {
-            if state.state == State::Active {
-                state.state = State::Idle;
+            if state.state == PartitionState::Active {
+                state.state = PartitionState::Idle;
             }
         });
     }
 
     /// Says that a partition is at its end.
     pub fn end(&mut self, partition: PartitionId) {
-        self.update(partition, |state| *state = Partition { watermark: Watermark::END, state: State::Ended });
+        self.update(partition, |state| *state = Partition { watermark: Watermark::END, state: PartitionState::Ended });
     }
 
     /// Says that no row will have an event time before `now`: time itself does on a stream whose event time is arrival
     /// time, a source by its promise.
     pub fn arrive(&mut self, now: EventTime) {
-        for state in self.partitions.iter_mut().filter(|partition| partition.state != State::Ended) {
+        for state in self.partitions.iter_mut().filter(|partition| partition.state != PartitionState::Ended) {
             state.watermark = state.watermark.max(Watermark(now.0));
         }
         self.refresh();
@@ -156,8 +165,8 @@ impl Progress {
     fn rejoin(&mut self, partition: PartitionId) -> Option<Watermark> {
         let stream = self.stream;
         self.update(partition, |state| {
-            if state.state == State::Idle {
-                *state = Partition { watermark: state.watermark.max(stream), state: State::Active };
+            if state.state == PartitionState::Idle {
+                *state = Partition { watermark: state.watermark.max(stream), state: PartitionState::Active };
             }
         });
         self.partition_watermark(partition)
@@ -172,9 +181,9 @@ impl Progress {
     }
 
     fn refresh(&mut self) {
-        let taking_part = self.partitions.iter().filter(|partition| partition.state == State::Active);
+        let taking_part = self.partitions.iter().filter(|partition| partition.state == PartitionState::Active);
         let least = taking_part.map(|partition| partition.watermark).min();
-        let all_ended = self.partitions.iter().all(|partition| partition.state == State::Ended);
+        let all_ended = self.partitions.iter().all(|partition| partition.state == PartitionState::Ended);
         let reached = if all_ended { Some(Watermark::END) } else { least };
         self.stream = self.stream.max(reached.unwrap_or(Watermark::START));
     }

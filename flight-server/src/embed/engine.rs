@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use millstream_connectors::is_pushed;
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::logical_expr::{AggregateUDF, LogicalPlanBuilder, ScalarUDF};
+use millstream_connectors::{ViewSink, is_pushed};
 use millstream_engine::ingest::Ingest;
-use millstream_engine::plan::StreamDefinition;
-use millstream_engine::query::{PlannedQuery, Query};
+use millstream_engine::plan::{Emission, Location, StreamDefinition};
+use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
-use millstream_sql::{ParsedStatement, Relation, Session as Language, Statement, StreamQuery};
+use millstream_sql::statement::{Control, Running as ShowRunning};
+use millstream_sql::{ParsedStatement, Relation, RelationKind, Session as Language, Statement, StreamQuery};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -25,6 +26,7 @@ use crate::declarations::{StreamSides, declare, prepare, query_options, register
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::queries::open_stream;
+use crate::running::{QueryStatus, queries_table, watermarks_table};
 use crate::session::{Script, placed, refusal};
 
 /// Declares streams and runs queries; clones are the same engine.
@@ -56,9 +58,19 @@ struct Declared {
 
 #[derive(Debug, Default)]
 struct Running {
-    stops: BTreeMap<u64, watch::Sender<bool>>,
+    queries: BTreeMap<u64, Live>,
     started: u64,
     tasks: JoinSet<()>,
+}
+
+/// A query that runs.
+#[derive(Debug)]
+struct Live {
+    name: String,
+    stop: watch::Sender<bool>,
+    pause: watch::Sender<bool>,
+    progress: watch::Receiver<QueryProgress>,
+    ingests: Vec<Arc<Ingest>>,
 }
 
 /// A query that is planned, where its rows go, and what stops it.
@@ -97,8 +109,9 @@ impl Engine {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Carries out declarations, settings and `INSERT INTO sink SELECT …`, in order; gives the queries that it has
-    /// started, which run on. INSERTs that follow each other share the reading of their streams.
+    /// Carries out declarations, settings, `INSERT INTO sink SELECT …` and `CREATE MATERIALIZED VIEW …`, in order; gives
+    /// the queries that it has started, which run on. Those that follow each other share the reading of their streams.
+    /// `PAUSE QUERY name`, `RESUME QUERY name` and `STOP QUERY name` act on queries that run.
     ///
     /// # Errors
     /// The first statement that is wrong; those before it have been carried out. A SELECT has nowhere to put its rows:
@@ -109,27 +122,40 @@ impl Engine {
         let (mut started, mut jobs) = (Vec::new(), Vec::new());
         for parsed in &statements {
             let compiled = self.compile(parsed, &script)?;
-            if let Statement::Insert { sink, query } = compiled {
-                let planned = self.plan(&query, Some(&sink.name), parsed, &script).await?;
-                let sink = millstream_connectors::open_sink(&sink.name, &sink.options, planned.schema())
-                    .map_err(|error| placed(error, parsed, &script))?;
-                jobs.push(Job { query: planned, sink, stop: watch::channel(false).0 });
-                continue;
-            }
-            started.extend(self.start(std::mem::take(&mut jobs))?);
-            self.declare(compiled, parsed, &script).await?;
+            let (query, sink) = match compiled {
+                Statement::Insert { sink, query } => {
+                    let planned = self.plan(&query, Some(&sink.name), parsed, &script).await?;
+                    let sink = millstream_connectors::open_sink(&sink.name, &sink.options, planned.schema())
+                        .map_err(|error| placed(error, parsed, &script))?;
+                    (planned, sink)
+                }
+                Statement::CreateMaterializedView { definition, query, retain } => {
+                    let planned = self.plan(&query, Some(&definition.name), parsed, &script).await?;
+                    let sink = ViewSink::open(&definition.name, planned.results(), planned.schema(), retain, None)
+                        .map_err(|error| placed(error, parsed, &script))?;
+                    self.declared().language.register_materialized_view(definition, sink.rows());
+                    (planned, Box::new(sink) as Box<dyn Sink>)
+                }
+                other => {
+                    started.extend(self.start(std::mem::take(&mut jobs))?);
+                    self.declare(other, parsed, &script).await?;
+                    continue;
+                }
+            };
+            jobs.push(Job { query, sink, stop: watch::channel(false).0 });
         }
         started.extend(self.start(jobs)?);
         Ok(started)
     }
 
-    /// Starts a query, `SELECT …`; its rows come as they are found.
+    /// Starts a query, `SELECT …`; its rows come as they are found. A query that reads materialized views and tables
+    /// and no stream sees each view as its last commit left it. `SHOW …` and `DESCRIBE …` give their rows too.
     ///
     /// # Errors
     /// Fails if the text is not one query that can be run.
     pub async fn query(&self, sql: &str) -> Result<Rows> {
         let script = script(sql);
-        let (query, parsed) = self.only_query(&script)?;
+        let (query, parsed) = self.only_rows(&script)?;
         let planned = self.plan(&query, None, &parsed, &script).await?;
         let schema = planned.schema();
         let (stop, stopped) = watch::channel(false);
@@ -222,8 +248,8 @@ impl Engine {
     pub async fn stop(&self) {
         let mut tasks = {
             let mut running = self.running();
-            running.stops.values().for_each(|stop| {
-                stop.send_replace(true);
+            running.queries.values().for_each(|query| {
+                query.stop.send_replace(true);
             });
             std::mem::take(&mut running.tasks)
         };
@@ -243,6 +269,63 @@ impl Engine {
         self.declared().language.compile(parsed).map_err(|error| refusal(error, script))
     }
 
+    /// The only statement of a text, as a query: a SELECT, or one that tells of what there is.
+    fn only_rows(&self, script: &Script) -> Result<(StreamQuery, ParsedStatement)> {
+        let statements = self.declared().language.parse(&script.text).map_err(|error| refusal(error, script))?;
+        let [parsed] = statements.as_slice() else { return self.only_query(script) };
+        let rows = match self.compile(parsed, script)? {
+            Statement::Show(rows) => rows,
+            Statement::ShowRunning(ShowRunning::Queries) => queries_table(&self.query_statuses())?,
+            Statement::ShowRunning(ShowRunning::Watermarks) => watermarks_table(&self.ingests())?,
+            _ => return self.only_query(script),
+        };
+        Ok((fixed_rows(rows, &parsed.text)?, parsed.clone()))
+    }
+
+    /// The queries that run, in the order in which they were started.
+    fn query_statuses(&self) -> Vec<QueryStatus> {
+        let running = self.running();
+        let status = |query: &Live| QueryStatus {
+            name: query.name.clone(),
+            state: if *query.pause.borrow() { "paused" } else { "running" },
+            progress: query.progress.borrow().clone(),
+        };
+        running.queries.values().map(status).collect()
+    }
+
+    /// The streams that are being read, each once.
+    fn ingests(&self) -> Vec<Arc<Ingest>> {
+        let running = self.running();
+        let mut found: Vec<Arc<Ingest>> = Vec::new();
+        for ingest in running.queries.values().flat_map(|query| &query.ingests) {
+            if !found.iter().any(|known| Arc::ptr_eq(known, ingest)) {
+                found.push(Arc::clone(ingest));
+            }
+        }
+        found
+    }
+
+    /// Acts on the query of that name, the one that was started last.
+    fn control(&self, action: Control, name: &str, place: Option<Location>, script: &Script) -> Result<()> {
+        let running = self.running();
+        let Some(query) = running.queries.values().rfind(|query| query.name == name) else {
+            let names: Vec<_> = running.queries.values().map(|query| query.name.as_str()).collect();
+            let error = millstream_sql::Error::new(format!("no query \"{name}\" runs"));
+            let hint = if names.is_empty() {
+                "no query runs".into()
+            } else {
+                format!("those that run are {}", names.join(", "))
+            };
+            return Err(refusal(error.hint(hint).at(place), script));
+        };
+        match action {
+            Control::Pause => query.pause.send_replace(true),
+            Control::Resume => query.pause.send_replace(false),
+            Control::Stop => query.stop.send_replace(true),
+        };
+        Ok(())
+    }
+
     fn only_query(&self, script: &Script) -> Result<(StreamQuery, ParsedStatement)> {
         let statements = self.declared().language.parse(&script.text).map_err(|error| refusal(error, script))?;
         if let [parsed] = statements.as_slice()
@@ -256,6 +339,17 @@ impl Engine {
     }
 
     async fn declare(&self, compiled: Statement, parsed: &ParsedStatement, script: &Script) -> Result<()> {
+        match &compiled {
+            Statement::Control { action, query, location } => {
+                return self.control(*action, query, *location, script);
+            }
+            // Nobody could read what it goes on to keep.
+            Statement::Drop { kind: RelationKind::MaterializedView, name } => {
+                // It may have ended by itself.
+                let _ = self.control(Control::Stop, name, None, script);
+            }
+            _ => {}
+        }
         let prepared = prepare(&compiled).await.map_err(|error| placed(error, parsed, script))?;
         if let Some((_, Some(note))) = &prepared {
             tracing::warn!("{note}");
@@ -346,11 +440,18 @@ impl Engine {
         kept: Kept,
     ) -> RunningQuery {
         let (progress, stopped) = (query.progress(), stop.subscribe());
+        let live = Live {
+            name: name.clone(),
+            stop: stop.clone(),
+            pause: query.pause(),
+            progress: progress.clone(),
+            ingests: query.ingests(),
+        };
         let (ending, ended) = oneshot::channel();
         let mut running = self.running();
         running.started += 1;
         let id = running.started;
-        running.stops.insert(id, stop.clone());
+        running.queries.insert(id, live);
         // What has ended leaves no trace here.
         while running.tasks.try_join_next().is_some() {}
         let (shared, task_name) = (Arc::downgrade(&self.shared), name.clone());
@@ -359,7 +460,7 @@ impl Engine {
             // The rows are at their end before the program is told how the query ended.
             drop((sink, kept));
             if let Some(shared) = shared.upgrade() {
-                shared.running.lock().unwrap_or_else(PoisonError::into_inner).stops.remove(&id);
+                shared.running.lock().unwrap_or_else(PoisonError::into_inner).queries.remove(&id);
             }
             if let Err(Err(error)) = ending.send(summary) {
                 tracing::error!(query = %task_name, %error, "a query failed that nobody waits for");
@@ -379,6 +480,15 @@ impl Declared {
         *count += 1;
         if *count == 1 { sink.to_owned() } else { format!("{sink} {count}") }
     }
+}
+
+/// Rows that are there already, as a query.
+fn fixed_rows(rows: RecordBatch, text: &str) -> Result<StreamQuery> {
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(millstream_engine::Error::from)?;
+    let logical = LogicalPlanBuilder::scan("shown", provider_as_source(Arc::new(table)), None)
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(millstream_engine::Error::from)?;
+    Ok(StreamQuery { logical, text: text.to_owned(), emission: Emission::default(), is_streaming: false })
 }
 
 fn script(sql: &str) -> Script {

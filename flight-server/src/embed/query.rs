@@ -41,6 +41,11 @@ impl RunningQuery {
         self.progress.borrow().clone()
     }
 
+    /// What it has done, as it does it; changes after every epoch.
+    pub fn watch(&self) -> watch::Receiver<QueryProgress> {
+        self.progress.clone()
+    }
+
     /// Waits until its streams are at their ends.
     ///
     /// # Errors

@@ -47,8 +47,7 @@ fn check_steps(place: &dyn Place, steps: &[String]) {
     let sink = place.sink();
     // The journal's own, as the sink `delta` makes files with the engine's means.
     let journal = if place.state().starts_with("s3://") { "object.put" } else { "file.append" };
-    // The connector is the first option, and its steps have its name.
-    let connector = format!("{}.", sink.split('\'').nth(1).unwrap_or_default());
+    let connector = place.step_prefix();
     let compaction = sink.contains("compact = ").then_some("files.compact");
     for kind in [journal, &connector].into_iter().chain(compaction) {
         assert!(steps.iter().any(|name| name.starts_with(kind)), "no {kind} among {steps:?}");

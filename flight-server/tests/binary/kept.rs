@@ -97,8 +97,14 @@ impl Scenario {
     }
 
     fn arguments(&self, place: &dyn Place) -> Vec<String> {
-        let sql = format!("{} {} INSERT INTO r {}", self.streams(), place.sink(), self.select);
-        ["run", "-e", &sql, "--state-dir", &place.state(), "--checkpoint-interval", "1ms"].map(str::to_owned).into()
+        let sql = format!("{} {}", self.streams(), place.statements(self.select));
+        self.arguments_of(&sql, place)
+    }
+
+    fn arguments_of(&self, sql: &str, place: &dyn Place) -> Vec<String> {
+        ["run", "-e", sql, "--format", "csv", "--state-dir", &place.state(), "--checkpoint-interval", "1ms"]
+            .map(str::to_owned)
+            .into()
     }
 
     fn start_with(&self, place: &dyn Place, more: &[(&str, String)]) -> Running {
@@ -106,6 +112,16 @@ impl Scenario {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         let variables = variables.iter().chain(more).map(|(key, value)| (*key, value.as_str()));
         Running::start_with(&arguments, &variables.collect::<Vec<_>>())
+    }
+
+    /// The rows of the relation `r` that the statements of `place` keep, in one order.
+    pub(crate) fn kept_rows(&self, place: &dyn Place) -> Vec<String> {
+        let sql = format!("{} {}; SELECT * FROM r", self.streams(), place.statements(self.select));
+        let arguments = self.arguments_of(&sql, place);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let finished = Running::start_with(&arguments, &[]).finish();
+        finished.check();
+        sorted(&finished.stdout)
     }
 
     /// Starts the query, or goes on with it.
@@ -195,6 +211,14 @@ pub(crate) trait Place {
     }
     /// The statement that declares the sink `r`.
     fn sink(&self) -> String;
+    /// The statements that run a query into `r`.
+    fn statements(&self, select: &str) -> String {
+        format!("{} INSERT INTO r {select}", self.sink())
+    }
+    /// What the names of the sink's durable steps begin with: its connector, which is its first option.
+    fn step_prefix(&self) -> String {
+        format!("{}.", self.sink().split('\'').nth(1).unwrap_or_default())
+    }
     /// What is there, in one order.
     fn rows(&self, scenario: &Scenario) -> Vec<String>;
 }

@@ -1,5 +1,7 @@
 //! Queries that are accepted, and the windows they read.
 
+use millstream_sql::Statement;
+
 use crate::{leaves, query, run, session};
 
 /// Checks that each query reads exactly these leaves.
@@ -296,4 +298,76 @@ fn statements_know_their_text_and_place() {
         parsed.iter().map(|parsed| (parsed.text.as_str(), parsed.location.line, parsed.location.column)).collect();
     assert_eq!(found, [("SELECT 'ä;b'", 2, 1), ("SELECT\n 2", 4, 3)]);
     assert_eq!(query(&session, "EXPLAIN  SELECT 1").text, "SELECT 1");
+}
+
+#[test]
+fn a_materialized_view_is_rows_without_a_window_and_its_query_with_one() {
+    let mut session = session();
+    let view = "SELECT window_end, szcode, COUNT(*) AS n FROM STOCK [Range 1 minute, Slide 1 minute]
+                GROUP BY window_end, szcode";
+    let created = run(&mut session, &format!("CREATE MATERIALIZED VIEW m AS {view} RETAIN 1 hour")).unwrap();
+    let [Statement::CreateMaterializedView { retain, .. }] = created.as_slice() else { panic!("{created:?}") };
+    assert_eq!(retain.unwrap().to_string(), "1 hour");
+    assert!(!query(&session, "SELECT * FROM m JOIN codes ON m.szcode = codes.szcode").is_streaming);
+    assert!(!query(&session, "SELECT * FROM m AS a JOIN m AS b ON a.szcode = b.szcode").is_streaming);
+    assert!(query(&session, "SELECT SUM(n) FROM m [Range 1 hour, Slide 1 hour]").is_streaming);
+    // The word has its meaning at the end of this statement only.
+    let named = "CREATE MATERIALIZED VIEW r AS SELECT szcode AS retain FROM STOCK [Now] WHERE lastPrice > 1";
+    let created = run(&mut session, named).unwrap();
+    assert!(matches!(created.as_slice(), [Statement::CreateMaterializedView { retain: None, .. }]));
+    assert!(run(&mut session, "DROP VIEW m").is_err());
+    run(&mut session, "DROP MATERIALIZED VIEW m").unwrap();
+    assert!(run(&mut session, "SELECT * FROM m").is_err());
+}
+
+#[test]
+fn queries_that_run_are_named_as_words_or_texts() {
+    for (text, word, name) in [
+        ("PAUSE QUERY sums", "PAUSE", "sums"),
+        ("resume query 'query 1'", "RESUME", "query 1"),
+        ("STOP QUERY \"A\"", "STOP", "A"),
+    ] {
+        let session = session();
+        let parsed = session.parse(text).unwrap();
+        let compiled = session.compile(&parsed[0]).unwrap();
+        let Statement::Control { action, query, .. } = compiled else { panic!("{compiled:?}") };
+        assert_eq!((action.word(), query.as_str()), (word, name));
+    }
+}
+
+#[test]
+fn a_window_over_a_view_without_one_is_that_of_its_stream() {
+    let mut session = session();
+    let views = "CREATE VIEW v_named AS SELECT eventTime AS at, s.szcode AS code, name, lastPrice * 2 AS twice
+                   FROM v_dear AS s JOIN codes ON s.szcode = codes.szcode WHERE name <> 'x';";
+    run(&mut session, views).unwrap();
+    for (text, leaf) in [
+        (
+            "SELECT SUM(lastPrice) FROM v_dear [Range 5 minutes, Slide 1 minute]",
+            "stock[range 5 minutes slide 1 minute]",
+        ),
+        ("SELECT window_end, SUM(v.twice) FROM v_named [Now] AS v GROUP BY window_end", "stock[now]"),
+        ("SELECT code, twice FROM v_named [Partition By code Rows 1]", "stock[partition by szcode rows 1]"),
+        (
+            "SELECT window_start, COUNT(*) FROM TUMBLE(TABLE v_named, DESCRIPTOR(at), INTERVAL '1' MINUTE)
+             GROUP BY window_start",
+            "stock[range 1 minute slide 1 minute]",
+        ),
+    ] {
+        assert_eq!(leaves(&query(&session, text).logical), [leaf], "{text}");
+    }
+    // A name of a WITH clause too, which comes before that of a stream.
+    let text = "WITH stock AS (SELECT * FROM stock WHERE lastPrice > 1), dear AS (SELECT szcode FROM stock)
+                SELECT COUNT(*) FROM dear [Range 5 minutes, Slide 1 minute]";
+    let planned = query(&session, text).logical;
+    assert_eq!(leaves(&planned), ["stock[range 5 minutes slide 1 minute]"]);
+    assert!(planned.display_indent().to_string().contains("Filter: stock.lastprice >"), "{planned}");
+    let text = "WITH stock AS (SELECT * FROM stock WHERE lastPrice > 1) SELECT COUNT(*) FROM stock [Now]";
+    let planned = query(&session, text).logical;
+    assert!(planned.display_indent().to_string().contains("Filter: stock.lastprice >"), "{planned}");
+    // Both windows of one view in one query.
+    let text =
+        "SELECT * FROM v_dear [Range 5 minutes, Slide 1 minute] AS a JOIN v_dear [Now] AS b ON a.szcode = b.szcode";
+    let both = leaves(&query(&session, text).logical);
+    assert_eq!(both, ["stock[range 5 minutes slide 1 minute]", "stock[now]"]);
 }

@@ -15,11 +15,14 @@ mod windows;
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_engine::plan::StreamTable;
+use millstream_engine::results::MaterializedRows;
 use millstream_sql::{Error, Session, Statement, StreamQuery};
 
 const SCHEMA: &str = include_str!("../../../queries/refused/schema.sql");
@@ -43,6 +46,10 @@ fn run(session: &mut Session, text: &str) -> Result<Vec<Statement>, Error> {
                 session.register_table(definition, rows);
             }
             Statement::CreateView { definition, .. } => session.register_view(definition),
+            Statement::CreateMaterializedView { definition, query, .. } => {
+                let rows = Arc::new(NoRows(Arc::clone(query.logical.schema().inner())));
+                session.register_materialized_view(definition, rows);
+            }
             Statement::CreateSink { definition, .. } => session.register_sink(definition),
             Statement::CreateFunction { definition, .. } => session.declare_function(&definition)?,
             Statement::Drop { kind, name } => assert!(session.unregister(kind, &name)),
@@ -52,6 +59,20 @@ fn run(session: &mut Session, text: &str) -> Result<Vec<Statement>, Error> {
         statements.push(statement);
     }
     Ok(statements)
+}
+
+/// A materialized view in which nothing is yet.
+#[derive(Debug)]
+struct NoRows(SchemaRef);
+
+impl MaterializedRows for NoRows {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0)
+    }
+
+    fn snapshot(&self) -> millstream_engine::Result<Arc<dyn TableProvider>> {
+        Ok(Arc::new(EmptyTable::new(self.schema())))
+    }
 }
 
 /// The query of the only statement in `text`.

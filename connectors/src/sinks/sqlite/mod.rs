@@ -2,10 +2,10 @@
 //!
 //! Rows and the ledger's line go in one transaction, which SQLite makes safe before it says that it is done.
 
+pub(super) mod ledger;
 mod value;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -14,15 +14,13 @@ use millstream_engine::batch::Epoch;
 use millstream_engine::durable::durable_step;
 use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::{Error, Result};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 
-use super::relation::{CREATE_LEDGER, Relation, epoch_of, list, names, signed};
+use super::relation::{CREATE_LEDGER, Relation, list, names};
 use super::staged::Staged;
 use super::{blocking, not_begun, taken_over, when_there_is_room};
+use ledger::Reign;
 use value::{Column, sql_type};
-
-/// How long to wait for another program that writes to the file.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes rows into a table of an SQLite file.
 #[derive(Debug)]
@@ -100,13 +98,7 @@ impl Sink for SqliteSink {
 impl Target {
     fn begin(&self, writer: SinkWriter) -> Result<Begun> {
         durable_step("sqlite.open");
-        let mut connection = Connection::open(&self.path).map_err(|error| self.failed(error))?;
-        // With FULL a power cut after the COMMIT could bring the rollback journal back, and with it the epoch before,
-        // while the state directory on another disk knows that this one is in. EXTRA makes its removal safe as well.
-        connection
-            .busy_timeout(PATIENCE)
-            .and_then(|()| connection.pragma_update(None, "synchronous", "EXTRA"))
-            .map_err(|error| self.failed(error))?;
+        let mut connection = ledger::open(&self.path).map_err(|error| self.failed(error))?;
         let transaction = self.transaction(&mut connection)?;
         durable_step("sqlite.create");
         let create = self.relation.create_table(&self.schema, sql_type)?;
@@ -121,33 +113,22 @@ impl Target {
 
     /// Enters the writer's term in the ledger; gives the last epoch of its query.
     fn take_reign(&self, transaction: &Transaction<'_>, writer: &SinkWriter) -> Result<Option<Epoch>> {
-        let (query, table) = (&writer.query, self.ledger_name());
-        let other = "SELECT 1 FROM millstream_ledger WHERE sink_table = ?1 AND query <> ?2";
-        let other = transaction.query_row(other, params![table, query], |_| Ok(()));
-        if other.optional().map_err(|error| self.failed(error))?.is_some() {
+        let table = self.ledger_name();
+        if ledger::is_of_another(transaction, &table, &writer.query).map_err(|error| self.failed(error))? {
             return Err(self.relation.holds_earlier_results(&self.place()));
         }
-        let line = "SELECT term, epoch FROM millstream_ledger WHERE sink_table = ?1 AND query = ?2";
-        let line = transaction.query_row(line, params![table, query], |row| Ok((row.get(0)?, row.get(1)?)));
-        let line: Option<(i64, Option<i64>)> = line.optional().map_err(|error| self.failed(error))?;
-        if line.is_some_and(|(term, _)| term > signed(writer.term)) {
-            return Err(taken_over(&self.place()));
+        match ledger::take_reign(transaction, &table, writer).map_err(|error| self.failed(error))? {
+            Reign::Begun(last) => Ok(last),
+            Reign::TakenOver => Err(taken_over(&self.place())),
         }
-        let write = "INSERT INTO millstream_ledger (query, sink_table, term) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (query, sink_table) DO UPDATE SET term = excluded.term";
-        transaction.execute(write, params![query, table, signed(writer.term)]).map_err(|error| self.failed(error))?;
-        Ok(line.and_then(|(_, epoch)| epoch).map(epoch_of))
     }
 
     /// Writes an epoch and its line of the ledger.
     fn write(&self, begun: &mut Begun, epoch: Epoch, rows: &[RecordBatch]) -> Result<()> {
-        let SinkWriter { query, term } = &begun.writer;
         let transaction = self.transaction(&mut begun.connection)?;
         durable_step("sqlite.ledger");
-        let line = "UPDATE millstream_ledger SET epoch = ?1 WHERE sink_table = ?2 AND query = ?3 AND term = ?4
-                    AND (epoch IS NULL OR epoch < ?1)";
-        let lines = transaction.execute(line, params![signed(epoch.0), self.ledger_name(), query, signed(*term)]);
-        if lines.map_err(|error| self.failed(error))? != 1 {
+        let entered = ledger::enter(&transaction, &self.ledger_name(), &begun.writer, epoch);
+        if !entered.map_err(|error| self.failed(error))? {
             return Err(taken_over(&self.place()));
         }
         durable_step("sqlite.insert");
@@ -193,13 +174,7 @@ impl Target {
     }
 
     fn failed(&self, error: rusqlite::Error) -> Error {
-        let context = format!("writing table {} of {}", self.relation.table, self.place());
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => {
-                Error::external(context, std::io::Error::new(std::io::ErrorKind::StorageFull, error))
-            }
-            _ => Error::external(context, error),
-        }
+        ledger::failed(format!("writing table {} of {}", self.relation.table, self.place()), error)
     }
 }
 

@@ -1,0 +1,80 @@
+//! What relation the results of a query make up over time, for those who keep it.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::{Distinct, LogicalPlan};
+
+use crate::error::Result;
+use crate::program::Shape;
+
+/// What the rows that a query gives are to those that it gave before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Results {
+    /// Results of instants: each instant gives its rows once.
+    Instants,
+    /// Rows that pass: each is one more.
+    Rows,
+    /// Groups without a window: a row takes the place of the one that has the same values in these columns.
+    Groups(Vec<usize>),
+    /// Groups without a window whose rows cannot be kept: they do not show what tells groups apart, or a condition
+    /// lets groups drop out that were given before.
+    ChangingGroups,
+    /// The answer of a query that reads no stream.
+    Once,
+}
+
+/// The rows of a relation that grows and changes while it is read.
+pub trait MaterializedRows: Debug + Send + Sync {
+    /// The columns.
+    fn schema(&self) -> SchemaRef;
+
+    /// The rows as the last commit left them, which no later one changes.
+    ///
+    /// # Errors
+    /// Fails if the rows cannot be read.
+    fn snapshot(&self) -> Result<Arc<dyn TableProvider>>;
+}
+
+impl Results {
+    /// Those of a query, by its logical plan before it is optimised and the shape that it is run in.
+    pub(crate) fn of(logical: &LogicalPlan, shape: &Shape) -> Self {
+        match shape {
+            Shape::Windows(_) => Self::Instants,
+            Shape::Stateless(_) => Self::Rows,
+            Shape::Finite(_) => Self::Once,
+            Shape::Unbounded(..) => key(logical).map_or(Self::ChangingGroups, Self::Groups),
+        }
+    }
+}
+
+/// The columns of a result that tell its groups apart, where no group can drop out of it.
+fn key(logical: &LogicalPlan) -> Option<Vec<usize>> {
+    let schema = logical.schema();
+    let columns = schema.fields().len();
+    match top_groups(logical)? {
+        // Of groups beneath it every change would be one row more.
+        LogicalPlan::Distinct(Distinct::All(rows)) => {
+            return top_groups(rows).is_none().then(|| (0..columns).collect());
+        }
+        LogicalPlan::Aggregate(groups) if groups.group_expr.is_empty() => return Some(Vec::new()),
+        _ => {}
+    }
+    let dependencies = schema.functional_dependencies();
+    let keys = dependencies.iter().filter(|dependency| {
+        dependency.target_indices.len() == columns && dependency.source_indices.iter().all(|index| *index < columns)
+    });
+    keys.map(|dependency| dependency.source_indices.clone()).min_by_key(Vec::len)
+}
+
+/// The node that makes the groups, where nothing above it takes some of them away.
+fn top_groups(plan: &LogicalPlan) -> Option<&LogicalPlan> {
+    match plan {
+        LogicalPlan::Aggregate(_) | LogicalPlan::Distinct(Distinct::All(_)) => Some(plan),
+        LogicalPlan::Projection(projection) => top_groups(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => top_groups(&alias.input),
+        _ => None,
+    }
+}
