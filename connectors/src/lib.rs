@@ -42,6 +42,7 @@ use socket::SocketSource;
 
 pub use sinks::ViewSink;
 pub use sinks::check as check_sink;
+pub use state::state_table;
 pub use table::{TableRows, read_table};
 
 const SOURCES: [&str; 5] = ["files", "generate", "nexmark", "push", "socket"];

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::common::runtime::SpawnedTask;
+use datafusion::datasource::MemTable;
 use millstream_engine::durable::{KeptState, StatePlace, read_state};
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::source::{Decode, Decoded, Offset};
@@ -39,10 +41,23 @@ pub(crate) async fn read(definition: &StreamDefinition) -> Result<TableRows> {
     read.join().await.map_err(|error| Error::external("reading state", error))?
 }
 
+/// The state of a query as its newest checkpoint has it, with the columns that it has there.
+///
+/// # Errors
+/// Fails if there is no such checkpoint, the query has several inputs and none is named, or it holds nothing.
+pub fn state_table(directory: &StatePlace, query: &str, input: Option<&str>) -> Result<Arc<dyn TableProvider>> {
+    let place = format!("the state of query {query:?}");
+    let kept = chosen(read_state(directory, query)?, input, &place)?;
+    let Some(first) = kept.rows.first() else {
+        return Err(Error::query(format!("{place} has no rows now"), "wait for the next checkpoint"));
+    };
+    Ok(Arc::new(MemTable::try_new(first.schema(), vec![kept.rows.clone()])?))
+}
+
 /// The state of the input that is meant: the only one that there is, or the one that is named.
 fn chosen(kept: Vec<KeptState>, input: Option<&str>, place: &str) -> Result<KeptState> {
     let names: Vec<_> = kept.iter().map(|state| format!("'{}'", state.input)).collect();
-    let hint = format!("set input to one of {}", names.join(", "));
+    let hint = format!("its inputs are {}", names.join(", "));
     let mut meant = kept.into_iter().filter(|state| input.is_none_or(|input| state.input == input));
     match (meant.next(), meant.next()) {
         (Some(only), None) => Ok(only),

@@ -38,6 +38,15 @@ pub trait MaterializedRows: Debug + Send + Sync {
     fn snapshot(&self) -> Result<Arc<dyn TableProvider>>;
 }
 
+/// Where the state of queries is read from.
+pub trait QueryStates: Debug + Send + Sync {
+    /// The state of an input of a query, of its only one unless one is named, as it was kept last.
+    ///
+    /// # Errors
+    /// Fails if there is none.
+    fn state(&self, query: &str, input: Option<&str>) -> Result<Arc<dyn TableProvider>>;
+}
+
 impl Results {
     /// Those of a query, by its logical plan before it is optimised and the shape that it is run in.
     pub(crate) fn of(logical: &LogicalPlan, shape: &Shape) -> Self {

@@ -145,6 +145,7 @@ impl Session {
 
     /// Keeps what the queries need to go on after a crash.
     pub fn keep_state(&mut self, state: State) {
+        self.language.read_states(state.states());
         self.state = Some(state);
     }
 

@@ -1,9 +1,13 @@
 //! State directories: opened by `run`, looked into by `state`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
 
 use millstream_engine::CheckpointPolicy;
 use millstream_engine::durable::{self, Misfit, StateDirectory, StatePlace};
+use millstream_engine::results::QueryStates;
 
 use crate::cli::{Durability, StateArgs, StateCommand};
 use crate::error::{Error, Result};
@@ -46,6 +50,11 @@ impl State {
 }
 
 impl State {
+    /// The states of its queries.
+    pub(crate) fn states(&self) -> Arc<CheckpointedStates> {
+        Arc::new(CheckpointedStates(self.place.clone()))
+    }
+
     /// Where the rows of a materialized view are kept, by the name of its query.
     ///
     /// # Errors
@@ -57,6 +66,16 @@ impl State {
             return Err(millstream_engine::Error::state(message, hint).into());
         };
         Ok(folder.join("views").join(format!("{}.sqlite", durable::file_name(query))))
+    }
+}
+
+/// The states of the queries of a directory, as their newest checkpoints have them.
+#[derive(Debug)]
+pub(crate) struct CheckpointedStates(StatePlace);
+
+impl QueryStates for CheckpointedStates {
+    fn state(&self, query: &str, input: Option<&str>) -> millstream_engine::Result<Arc<dyn TableProvider>> {
+        millstream_connectors::state_table(&self.0, query, input)
     }
 }
 

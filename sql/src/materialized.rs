@@ -123,8 +123,13 @@ pub(crate) fn snapshot(
         return Ok(Arc::clone(snapshot));
     }
     let snapshot = rows.snapshot().map_err(|error| Error::new(format!("\"{name}\" cannot be read: {error}")))?;
-    taken.insert(name.to_owned(), Arc::clone(&snapshot));
-    Ok(snapshot)
+    Ok(Arc::clone(taken.entry(name.to_owned()).or_insert(snapshot)))
+}
+
+/// Notes rows that a query reads besides; gives those that it has noted under the name before.
+pub(crate) fn keep_snapshot(snapshots: &Snapshots, name: &str, rows: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+    let mut taken = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(taken.entry(name.to_owned()).or_insert(rows))
 }
 
 /// Refuses a query over streams that reads the rows that a view keeps: which ones would depend on when it runs.

@@ -29,6 +29,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 use millstream_engine::plan::{Input, Location, StreamTable, WINDOW_END, WindowedView};
+use millstream_engine::results::QueryStates;
 
 use crate::as_of::resolve_as_of;
 use crate::catalog::{Catalog, Relation, ViewDefinition};
@@ -36,7 +37,7 @@ use crate::check::is_windowed;
 use crate::error::{Error, Result, location};
 use crate::function::{expand_expression, expand_plan};
 use crate::group_window::{WINDOW_TIME, resolve};
-use crate::materialized::{Snapshots, snapshot};
+use crate::materialized::{Snapshots, keep_snapshot, snapshot};
 use crate::plan_error::planning_error;
 use crate::push_window::Passing;
 use crate::rewrite::WINDOW_ARGUMENT;
@@ -44,7 +45,7 @@ use crate::statement::{ParsedQuery, RelationKind};
 use crate::suggest::{list, nearest};
 use crate::window::{ColumnName, WindowClause};
 
-const TABLE_FUNCTIONS: &str = "the table functions are TUMBLE, HOP, CUMULATE and SESSION";
+const TABLE_FUNCTIONS: &str = "the table functions are TUMBLE, HOP, CUMULATE, SESSION and state";
 
 /// How deep views may read views.
 const MAX_VIEW_DEPTH: usize = 32;
@@ -62,6 +63,7 @@ pub(crate) struct Names {
     views: Vec<String>,
     /// What the query reads of materialized views.
     snapshots: Arc<Snapshots>,
+    states: Option<Arc<dyn QueryStates>>,
 }
 
 /// [`Names`] as DataFusion's planner wants them.
@@ -86,7 +88,13 @@ impl Names {
             with_names: Arc::default(),
             views: Vec::new(),
             snapshots: Arc::default(),
+            states: None,
         }
+    }
+
+    /// The same names, which read the states of queries there.
+    pub(crate) fn reading(self, states: Option<Arc<dyn QueryStates>>) -> Self {
+        Self { states, ..self }
     }
 
     /// What has been read of materialized views.
@@ -316,6 +324,35 @@ fn check_time_column(name: &str, clause: &WindowClause, event_time: Option<&str>
 }
 
 impl Names {
+    /// The relation `state('query')` or `state('query', 'input')`.
+    fn plan_state(&self, args: &TableFunctionArgs) -> Result<LogicalPlan> {
+        let (query, input) = match args.args.iter().map(text_argument).collect::<Option<Vec<_>>>().as_deref() {
+            Some([query]) => (query.clone(), None),
+            Some([query, input]) => (query.clone(), Some(input.clone())),
+            _ => {
+                let error = Error::new("state takes the name of a query");
+                return Err(error.hint("write state('name'), or state('name', 'input') if it has several inputs"));
+            }
+        };
+        let Some(states) = &self.states else {
+            let error = Error::new(format!("there is no state of \"{query}\" to read: nothing is kept"));
+            return Err(error.hint("give a state directory: --state-dir DIR"));
+        };
+        let rows = states.state(&query, input.as_deref()).map_err(|error| {
+            let hint = error.hint().unwrap_or_default().to_owned();
+            Error::new(error.to_string()).hint(hint)
+        })?;
+        let name = match input {
+            None => format!("state('{query}')"),
+            Some(input) => format!("state('{query}', '{input}')"),
+        };
+        let rows = keep_snapshot(&self.snapshots, &name, rows);
+        let scanned = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(rows), None)
+            .and_then(|plan| plan.alias("state"))
+            .and_then(LogicalPlanBuilder::build);
+        scanned.map_err(|error| Error { source: Some(Arc::new(error)), ..Error::new("the state cannot be read") })
+    }
+
     /// What a WITH clause that is in force calls `name`; none if the name is the catalog's.
     fn with_name(
         &self,
@@ -354,6 +391,10 @@ impl RelationPlanner for Names {
         let TableFactor::Table { name, alias, args: Some(args), .. } = &relation else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
+        if name.to_string().eq_ignore_ascii_case("state") {
+            let plan = self.plan_state(args).map_err(|error| external(error.at(place(name))))?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))));
+        }
         let Some(clause) = window_number(args).and_then(|number| self.windows.get(number)) else {
             let error = Error::unsupported(format!("the table function {name}"), TABLE_FUNCTIONS);
             return Err(external(error.at(place(name))));
@@ -367,6 +408,14 @@ impl RelationPlanner for Names {
         }
         let plan = self.plan_windowed(table, clause).map_err(|error| external(error.at(place(name))))?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias.clone()))))
+    }
+}
+
+/// The text in quotes that an argument is.
+fn text_argument(argument: &FunctionArg) -> Option<String> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(SqlExpr::Value(value))) => value.value.clone().into_string(),
+        _ => None,
     }
 }
 

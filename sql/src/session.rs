@@ -9,7 +9,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::plan::{Emission, Location, StreamDefinition};
-use millstream_engine::results::MaterializedRows;
+use millstream_engine::results::{MaterializedRows, QueryStates};
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::check;
@@ -50,6 +50,7 @@ pub struct Session {
     settings: Parameters,
     parameters: Parameters,
     state: Arc<SessionState>,
+    query_states: Option<Arc<dyn QueryStates>>,
 }
 
 impl Default for Session {
@@ -73,6 +74,7 @@ impl Session {
             settings: Parameters::new(),
             parameters: Parameters::new(),
             state: Arc::new(state),
+            query_states: None,
         }
     }
 
@@ -81,6 +83,11 @@ impl Session {
     /// Texts parsed before keep the old value.
     pub fn bind_parameter(&mut self, name: &str, value: impl Into<String>) {
         self.parameters.insert(name.to_lowercase(), value.into());
+    }
+
+    /// Says where `state('query')` finds its rows.
+    pub fn read_states(&mut self, states: Arc<dyn QueryStates>) {
+        self.query_states = Some(states);
     }
 
     /// Splits a text into its statements.
@@ -362,6 +369,7 @@ impl Session {
     /// Plans and checks a query.
     pub(crate) fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
         let names = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog));
+        let names = names.reading(self.query_states.clone());
         let logical = names.plan(query)?;
         let mut emission = query.emission;
         let logical = match interval_join(&logical, query)? {

@@ -200,6 +200,13 @@ fn the_state_of_a_stopped_query_is_a_table() {
     assert_eq!(found.lines().filter(|line| line.contains("09:00:45")).count(), 3, "{found}");
     run_sql(&table("price DOUBLE", "r")).check_error(1, &["has no column \"price\"; it has: pane, pane_start"]);
     run_sql(&table("pane BIGINT", "x")).check_error(1, &["keeps no query \"x\"", "it keeps: r"]);
+    // Without a declaration too, with every column.
+    let (state, sql) = (case.state(), "SELECT pane_start, szcode, \"sum(t.v)[sum]\" FROM state('r') ORDER BY 1, 2");
+    let read = |sql: &str| run(&["run", "-e", sql, "--format", "csv", "--state-dir", &state]);
+    assert_eq!(rows(&read(sql).silent()), rows(&found));
+    read("SELECT * FROM state('x')").check_error(1, &["keeps no query \"x\"", "it keeps: r"]);
+    read("SELECT * FROM state('r', '7-7')").check_error(1, &["has no input \"7-7\"", "its inputs are '0-0'"]);
+    run_sql("SELECT * FROM state('r')").check_error(1, &["there is no state of \"r\"", "--state-dir DIR"]);
 }
 
 #[test]
