@@ -42,6 +42,7 @@ mod executor;
 pub mod function;
 pub mod ingest;
 mod keeper;
+mod late;
 pub mod nodes;
 mod pace;
 pub mod plan;

@@ -17,7 +17,7 @@ use crate::executor::{Stage, StageOptions};
 use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
-use crate::sink::Sink;
+use crate::sink::{Guarantee, Sink};
 use crate::state::{DEFAULT_KEY_PARTITIONS, StateMemory};
 use crate::time::Watermark;
 
@@ -69,6 +69,7 @@ pub struct PlannedQuery {
     pub(crate) stage: Stage,
     pub(crate) streams: Vec<Arc<StreamDefinition>>,
     pub(crate) options: QueryOptions,
+    pub(crate) late_sink: Option<Box<dyn Sink>>,
 }
 
 impl PlannedQuery {
@@ -99,7 +100,20 @@ impl PlannedQuery {
         };
         let program = Program::compile(logical.clone(), &options.runtime).await?;
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
-        Ok(Self { stage, streams, options })
+        Ok(Self { stage, streams, options, late_sink: None })
+    }
+
+    /// Has the rows that come too late for every window go to `sink`, which takes the columns of the streams: those of
+    /// an epoch are committed with its results.
+    #[must_use]
+    pub fn send_late_to(mut self, sink: Box<dyn Sink>) -> Self {
+        self.late_sink = Some(sink);
+        self
+    }
+
+    /// What a crash may do to its late rows, if they go to a sink.
+    pub fn late_guarantee(&self) -> Option<Guarantee> {
+        self.late_sink.as_ref().map(|sink| sink.guarantee())
     }
 
     /// Its name.
@@ -133,7 +147,9 @@ impl PlannedQuery {
             return Err(Error::internal(format!("query over {:?} got {:?}", names(&self.streams), names(&given))));
         }
         let streams = ingests.into_iter().map(|ingest| (ingest, LogPlace::default())).collect();
-        Ok(Query::over(Driver::new(self.stage, streams, self.options)))
+        let mut driver = Driver::new(self.stage, streams, self.options);
+        driver.late_sink = self.late_sink;
+        Ok(Query::over(driver))
     }
 }
 

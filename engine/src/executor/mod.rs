@@ -18,5 +18,5 @@ mod view;
 
 pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
-pub(crate) use stage::{Stage, StageOptions};
+pub(crate) use stage::{LateRows, Stage, StageOptions};
 pub use update::RowCounts;

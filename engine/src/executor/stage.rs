@@ -184,6 +184,14 @@ impl Stage {
         own.chain(self.views.iter().map(|view| view.stage.longest_slide())).max().unwrap_or(Span(0))
     }
 
+    /// The windows through which it and its views see a stream.
+    pub(crate) fn windows_on(&self, stream: usize) -> Vec<WindowSpec> {
+        let leaves = self.inputs.iter().zip(&self.windows);
+        let own = leaves.filter(|(input, _)| matches!(input, StageInput::Stream(seen) if *seen == stream));
+        let of_views = self.views.iter().flat_map(|view| view.stage.windows_on(stream));
+        own.map(|(_, window)| *window).chain(of_views).collect()
+    }
+
     /// What it has done, views included.
     pub(crate) fn counts(&self) -> StageCounts {
         let names = self.program.inputs.iter().map(|leaf| leaf.table().scan_name());
