@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::history::History;
 use crate::memory::Memory;
 use crate::output::Output;
-use crate::queries::{Job, Outcome, lost_rows, run_together};
+use crate::queries::{Job, Outcome, lost_rows, plan_query, run_together};
 use crate::screen::Screen;
 use crate::state::State;
 
@@ -261,8 +261,7 @@ impl Session {
         self.queries_started += 1;
         let mut options = self.options()?;
         options.name = self.name_of(sink);
-        let planned = PlannedQuery::plan_emitting(&query.logical, query.emission, options).await;
-        planned.map_err(|error| placed(error, parsed, script))
+        plan_query(query, options).await.map_err(|error| placed(error, parsed, script))
     }
 
     /// The name under which a query is known, the same whenever the script is run: its sink's, or its number.

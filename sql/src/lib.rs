@@ -28,6 +28,7 @@ mod interval;
 mod json;
 mod json_operators;
 mod ksql_window;
+mod late;
 mod own_expressions;
 mod parse;
 mod parse_error;

@@ -10,6 +10,7 @@ use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
 
 use crate::as_of::AsOf;
 use crate::catalog::{SinkDefinition, ViewDefinition};
+use crate::emission::NamedSink;
 use crate::error::location;
 use crate::function::FunctionDefinition;
 use crate::window::WindowClause;
@@ -114,6 +115,8 @@ pub(crate) struct ParsedQuery {
     pub(crate) windows: Arc<[WindowClause]>,
     /// What it gives of its results.
     pub(crate) emission: Emission,
+    /// The sink for rows that are too late.
+    pub(crate) late_sink: Option<Arc<NamedSink>>,
     /// The calls of window functions by the number that stands for each in `query`.
     pub(crate) calls: Arc<[WindowCall]>,
     /// Its as-of clauses by the number that stands for each in `query`.
@@ -208,6 +211,8 @@ pub struct StreamQuery {
     pub text: String,
     /// What it gives of its results.
     pub emission: Emission,
+    /// Where rows go that come too late for every window, with the columns of the streams.
+    pub late_sink: Option<Arc<SinkDefinition>>,
     /// Whether a stream is read; if not, the query runs once over static tables.
     pub is_streaming: bool,
 }

@@ -24,7 +24,7 @@ use super::stream::PushStream;
 use crate::declarations::{StreamSides, declare, prepare, query_options, register_stream, table_definition};
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use crate::queries::open_stream;
+use crate::queries::{open_stream, plan_query};
 use crate::session::{Script, placed, refusal};
 
 /// Declares streams and runs queries; clones are the same engine.
@@ -282,9 +282,7 @@ impl Engine {
             options.name = declared.name_of(sink);
             options
         };
-        PlannedQuery::plan_emitting(&query.logical, query.emission, options)
-            .await
-            .map_err(|error| placed(error, parsed, script))
+        plan_query(query, options).await.map_err(|error| placed(error, parsed, script))
     }
 
     /// Starts queries that share the reading of their streams.

@@ -51,6 +51,26 @@ impl Scenario {
         Self { is_upsert: true, ..Self::new("upsert", (files, rows), select, columns) }
     }
 
+    /// Counts in windows so short that rows are late for all of theirs.
+    pub(crate) fn with_late_rows(files: usize, rows: usize) -> Self {
+        let select = "SELECT window_end AS closed, szcode, COUNT(*) AS n, SUM(v) AS s
+                      FROM t [Range 1 s, Slide 1 s] GROUP BY window_end, szcode";
+        let columns = "closed TIMESTAMP(3), szcode VARCHAR, n BIGINT, s BIGINT";
+        Self::new("late rows", (files, rows), select, columns)
+    }
+
+    /// The late rows of `t` that a run sets aside that nothing happens to, in one order.
+    pub(crate) fn late_rows(&self) -> Vec<String> {
+        let (streams, select) = (self.streams(), self.select);
+        // What stands behind an INSERT runs with it, unless it is no query.
+        let output = run_sql(&format!(
+            "{streams} CREATE SINK r WITH (connector = 'blackhole'); INSERT INTO r {select};
+             DROP SINK r; SELECT szcode, eventTime, v FROM t$late"
+        ));
+        output.check();
+        sorted(&output.stdout)
+    }
+
     /// Pairs of two streams in each window.
     pub(crate) fn join(rows: usize) -> Self {
         let select = "SELECT t.szcode AS szcode, COUNT(*) AS n, SUM(t.v * q.v) AS s
@@ -97,7 +117,8 @@ impl Scenario {
     }
 
     fn arguments(&self, place: &dyn Place) -> Vec<String> {
-        let sql = format!("{} {} INSERT INTO r {}", self.streams(), place.sink(), self.select);
+        let (streams, sink, select) = (self.streams(), place.sink(), self.select);
+        let sql = format!("{streams} {sink} INSERT INTO r {select} {}", place.clauses());
         ["run", "-e", &sql, "--state-dir", &place.state(), "--checkpoint-interval", "1ms"].map(str::to_owned).into()
     }
 
@@ -195,6 +216,10 @@ pub(crate) trait Place {
     }
     /// The statement that declares the sink `r`.
     fn sink(&self) -> String;
+    /// What stands behind the query.
+    fn clauses(&self) -> &'static str {
+        ""
+    }
     /// What is there, in one order.
     fn rows(&self, scenario: &Scenario) -> Vec<String>;
 }
