@@ -11,7 +11,7 @@ use crate::batch::Epoch;
 use crate::checkpoint::Counters;
 use crate::durable::StreamRecords;
 use crate::error::Result;
-use crate::executor::{LateRows, Stage, StageCounts};
+use crate::executor::{LateRows, Stage, StageAnalysis, StageCounts};
 use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, Progress, Record};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
@@ -71,6 +71,9 @@ pub struct Summary {
     pub was_stopped: bool,
     /// What it cost to go on; none if there was nothing to replay.
     pub rebuilt: Option<Rebuilt>,
+    /// Its plans and those of its views, views first, with what they have done; empty unless
+    /// [`QueryOptions::analyze`] is set.
+    pub analysis: Vec<StageAnalysis>,
 }
 
 /// State that was rebuilt from its lineage.
@@ -206,6 +209,7 @@ impl Driver {
             delays: self.delays.clone(),
             was_stopped,
             rebuilt: self.rebuilt,
+            analysis: if self.options.analyze { self.stage.analysis() } else { Vec::new() },
         }
     }
 

@@ -60,5 +60,5 @@ pub mod window;
 
 pub use driver::{Rebuilt, Summary};
 pub use error::{Error, Result};
-pub use executor::{RowCounts, StageCounts};
+pub use executor::{RowCounts, StageAnalysis, StageCounts};
 pub use keeper::CheckpointPolicy;

@@ -45,6 +45,8 @@ pub struct QueryOptions {
     /// How long rows may wait for their turn before the input is made to wait: bounds what is read ahead and how much
     /// makes a micro-batch; 1 s unless set.
     pub max_wait: Duration,
+    /// Whether its operators' work is summed and told at its end, as `EXPLAIN ANALYZE` does; not unless set.
+    pub analyze: bool,
 }
 
 impl Default for QueryOptions {
@@ -59,6 +61,7 @@ impl Default for QueryOptions {
             state_memory: StateMemory::of_machine(),
             runtime: Arc::default(),
             max_wait: Duration::from_secs(1),
+            analyze: false,
         }
     }
 }
@@ -97,8 +100,9 @@ impl PlannedQuery {
             shared_rows: options.shared_rows,
             memory: Arc::clone(&options.state_memory),
             runtime: Arc::clone(&options.runtime),
+            analyze: options.analyze,
         };
-        let program = Program::compile(logical.clone(), &options.runtime).await?;
+        let program = Program::compile(logical.clone(), stage_options.planner()).await?;
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
         Ok(Self { stage, streams, options, late_sink: None })
     }
