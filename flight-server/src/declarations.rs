@@ -105,9 +105,11 @@ pub(crate) fn declare(
         }
         Statement::Nothing { .. } => {}
         // All are named, so that a declaration that is new to the language is not taken for a query.
-        statement @ (Statement::Insert { .. } | Statement::Select(_) | Statement::Explain(_) | Statement::Show(_)) => {
-            return Ok(Some(statement));
-        }
+        statement @ (Statement::Insert { .. }
+        | Statement::Select(_)
+        | Statement::Explain(_)
+        | Statement::ExplainAnalyze(_)
+        | Statement::Show(_)) => return Ok(Some(statement)),
     }
     Ok(None)
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::cli::SourceArgs;
 use crate::declarations::{StreamSides, drop_relation, load_table, query_options, register_stream};
 use crate::error::{Error, Result};
+use crate::explain::{analysis, explanation, plan_analyzed};
 use crate::history::History;
 use crate::memory::Memory;
 use crate::output::Output;
@@ -234,7 +235,10 @@ impl Session {
                 sink.finish().await?;
             }
             Statement::Nothing { note } => self.screen.note(&note),
-            Statement::Explain(query) => self.explain(&query, parsed, script).await?,
+            Statement::ExplainAnalyze(query) if self.mode == Mode::Run => self.analyze(&query, parsed, script).await?,
+            Statement::Explain(query) | Statement::ExplainAnalyze(query) => {
+                self.explain(&query, parsed, script).await?;
+            }
             Statement::Insert { query, .. } | Statement::Select(query) if self.mode == Mode::Explain => {
                 self.explain(&query, parsed, script).await?;
             }
@@ -282,11 +286,19 @@ impl Session {
 
     async fn explain(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<()> {
         let planned = self.plan(query, None, parsed, script).await?;
-        for (view, explanation) in planned.explain() {
-            if let Some(view) = view {
-                self.output.text(&format!("view {view}\n"))?;
-            }
-            self.output.text(&format!("{explanation}\n"))?;
+        self.output.text(&explanation(planned.explain()))
+    }
+
+    /// Runs a query to its end, or until it is stopped, and shows its plans with what they have done.
+    async fn analyze(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<()> {
+        self.queries_started += 1;
+        let options = QueryOptions { name: self.name_of(None), ..self.options()? };
+        let planned = plan_analyzed(query, options).await;
+        let (query, sink) = planned.map_err(|error| placed(error, parsed, script))?;
+        let jobs = vec![Job { query, sink }];
+        let outcome = run_together(jobs, &self.side_tables, None, self.stop.clone(), &self.screen).await?;
+        for summary in &outcome.summaries {
+            self.output.text(&analysis(summary))?;
         }
         Ok(())
     }

@@ -206,6 +206,8 @@ async fn other_connectors_tables_and_explain_work_as_in_scripts() {
     let mut sum = engine.query("SELECT SUM(v) AS v FROM names").await.unwrap();
     assert_eq!(next_numbers(&mut sum, "v").await, Some(vec![3]));
     assert!(engine.explain("SELECT szcode FROM made").await.unwrap().contains("made"));
+    let analyzed = engine.explain_analyze("SELECT szcode FROM made").await.unwrap();
+    assert!(analyzed.contains("made") && analyzed.contains("rows_in=1000, rows_out=1000\n"), "{analyzed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

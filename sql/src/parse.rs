@@ -81,7 +81,7 @@ fn parse_body(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
     } else if cursor.eat_word("describe") || cursor.eat_word("desc") {
         parse_describe(cursor)
     } else if cursor.eat_word("explain") {
-        Ok(Body::Explain(parse_query(context, cursor)?))
+        parse_explain(context, cursor)
     } else if cursor.eat_word("set") {
         parse_set(cursor)
     } else if starts_query(cursor) {
@@ -196,6 +196,18 @@ fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {
     let name = cursor.expect_object_name("a stream, table or view")?;
     cursor.expect_end()?;
     Ok(Body::Describe { name, name_location })
+}
+
+/// `EXPLAIN query`, `EXPLAIN ANALYZE query`.
+fn parse_explain(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
+    if !cursor.eat_word("analyze") {
+        return Ok(Body::Explain(parse_query(context, cursor)?));
+    }
+    if !starts_query(cursor) {
+        let hint = "write EXPLAIN ANALYZE SELECT …; the query runs, and its rows are counted and dropped";
+        return Err(cursor.expected("a query").hint(hint));
+    }
+    Ok(Body::ExplainAnalyze(parse_query(context, cursor)?))
 }
 
 /// `SET key = value`, also `SET key TO value`.

@@ -228,6 +228,7 @@ impl Session {
             }
             Body::Select(query) => Ok(Statement::Select(self.query(query)?)),
             Body::Explain(query) => Ok(Statement::Explain(self.query(query)?)),
+            Body::ExplainAnalyze(query) => Ok(Statement::ExplainAnalyze(self.query(query)?)),
             Body::Drop { kind, name, name_location, if_exists } => {
                 self.drop_statement(*kind, name, *name_location, *if_exists)
             }

@@ -30,7 +30,9 @@ impl ParsedStatement {
     /// Whether it is a query whose rows have an order, by an ORDER BY of its own.
     pub fn is_ordered(&self) -> bool {
         match &self.body {
-            Body::Select(query) | Body::Explain(query) | Body::Insert { query, .. } => query.query.order_by.is_some(),
+            Body::Select(query) | Body::Explain(query) | Body::ExplainAnalyze(query) | Body::Insert { query, .. } => {
+                query.query.order_by.is_some()
+            }
             _ => false,
         }
     }
@@ -46,6 +48,7 @@ pub(crate) enum Body {
     Insert { sink: String, sink_location: Option<Location>, query: ParsedQuery },
     Select(ParsedQuery),
     Explain(ParsedQuery),
+    ExplainAnalyze(ParsedQuery),
     Drop { kind: RelationKind, name: String, name_location: Option<Location>, if_exists: bool },
     Show(RelationKind),
     Describe { name: String, name_location: Option<Location> },
@@ -176,6 +179,8 @@ pub enum Statement {
     Select(StreamQuery),
     /// Shows how a query would run.
     Explain(StreamQuery),
+    /// Runs a query, drops its rows, and shows its plans with what they have done.
+    ExplainAnalyze(StreamQuery),
     /// Forgets a stream, table, view, sink, function or aggregate, which exists.
     Drop {
         /// Which of them it is.

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use millstream_connectors::is_pushed;
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::query::{PlannedQuery, Query};
+use millstream_engine::query::{PlannedQuery, Query, QueryOptions};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
 use millstream_sql::{ParsedStatement, Relation, Session as Language, Statement, StreamQuery};
@@ -23,6 +23,7 @@ use super::query::{Rows, RowsSink, RunningQuery};
 use super::stream::PushStream;
 use crate::declarations::{StreamSides, declare, prepare, query_options, register_stream, table_definition};
 use crate::error::{Error, Result};
+use crate::explain::{analysis, explanation, plan_analyzed};
 use crate::memory::Memory;
 use crate::queries::{open_stream, plan_query};
 use crate::session::{Script, placed, refusal};
@@ -147,11 +148,22 @@ impl Engine {
         let script = script(sql);
         let (query, parsed) = self.only_query(&script)?;
         let planned = self.plan(&query, None, &parsed, &script).await?;
-        let parts = planned.explain().into_iter().map(|(view, explanation)| match view {
-            Some(view) => format!("view {view}\n{explanation}\n"),
-            None => format!("{explanation}\n"),
-        });
-        Ok(parts.collect())
+        Ok(explanation(planned.explain()))
+    }
+
+    /// Runs a query until its streams end, or [`Engine::stop`], drops its rows, and says what [`Engine::explain`] does
+    /// with what its plans have done: `EXPLAIN ANALYZE`.
+    ///
+    /// # Errors
+    /// Fails if the text is not one query that can be run, and as a stream or a plan does.
+    pub async fn explain_analyze(&self, sql: &str) -> Result<String> {
+        let script = script(sql);
+        let (query, parsed) = self.only_query(&script)?;
+        let planned = plan_analyzed(&query, self.options(None)?).await;
+        let (query, sink) = planned.map_err(|error| placed(error, &parsed, &script))?;
+        let started = self.start(vec![Job { query, sink, stop: watch::channel(false).0 }])?.pop();
+        let running = started.ok_or_else(|| millstream_engine::Error::internal("a query was not started"))?;
+        Ok(analysis(&running.wait().await?))
     }
 
     /// Declares a pushed stream.
@@ -276,13 +288,15 @@ impl Engine {
         parsed: &ParsedStatement,
         script: &Script,
     ) -> Result<PlannedQuery> {
-        let options = {
-            let mut declared = self.declared();
-            let mut options = query_options(&declared.language, &declared.memory)?;
-            options.name = declared.name_of(sink);
-            options
-        };
+        let options = self.options(sink)?;
         plan_query(query, options).await.map_err(|error| placed(error, parsed, script))
+    }
+
+    /// How a query runs that is planned now, into this sink.
+    fn options(&self, sink: Option<&str>) -> Result<QueryOptions> {
+        let mut declared = self.declared();
+        let options = query_options(&declared.language, &declared.memory)?;
+        Ok(QueryOptions { name: declared.name_of(sink), ..options })
     }
 
     /// Starts queries that share the reading of their streams.
