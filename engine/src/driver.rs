@@ -11,7 +11,7 @@ use crate::batch::Epoch;
 use crate::checkpoint::Counters;
 use crate::durable::StreamRecords;
 use crate::error::Result;
-use crate::executor::{Stage, StageCounts};
+use crate::executor::{LateRows, Stage, StageAnalysis, StageCounts};
 use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, Progress, Record};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
@@ -37,6 +37,15 @@ pub(crate) struct Driver {
     pub(crate) rebuilt: Option<Rebuilt>,
     /// What outlives the process; nothing does without a state directory.
     pub(crate) keeper: Option<Keeper>,
+    /// Where rows go that come too late for every window, if that is not only the side table.
+    pub(crate) late_sink: Option<Box<dyn Sink>>,
+}
+
+/// How many rows of an epoch wait in the sinks for their commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Staged {
+    pub(crate) results: u64,
+    pub(crate) late: u64,
 }
 
 /// A stream as the query has read it.
@@ -62,6 +71,9 @@ pub struct Summary {
     pub was_stopped: bool,
     /// What it cost to go on; none if there was nothing to replay.
     pub rebuilt: Option<Rebuilt>,
+    /// Its plans and those of its views, views first, with what they have done; empty unless
+    /// [`QueryOptions::analyze`] is set.
+    pub analysis: Vec<StageAnalysis>,
 }
 
 /// State that was rebuilt from its lineage.
@@ -127,6 +139,7 @@ impl Driver {
             delays: Vec::new(),
             rebuilt: None,
             keeper: None,
+            late_sink: None,
         }
     }
 
@@ -180,6 +193,9 @@ impl Driver {
         }
         self.leave().await?;
         sink.finish().await?;
+        if let Some(late_sink) = &mut self.late_sink {
+            late_sink.finish().await?;
+        }
         Ok(self.summary(was_stopped))
     }
 
@@ -199,6 +215,7 @@ impl Driver {
             delays: self.delays.clone(),
             was_stopped,
             rebuilt: self.rebuilt,
+            analysis: if self.options.analyze { self.stage.analysis() } else { Vec::new() },
         }
     }
 
@@ -331,33 +348,53 @@ impl Driver {
     #[tracing::instrument(level = "debug", skip_all, fields(query = %self.options.name, epoch = self.epoch.0))]
     async fn run_epoch(&mut self, mut batch: MicroBatch, sink: &mut dyn Sink) -> Result<()> {
         let intent = self.begin_intent(&mut batch);
-        self.update(&batch).await?;
-        let staged = self.evaluate(&batch, sink).await?;
+        let staged = self.stage_epoch(&batch, sink).await?;
         // The intent was on its way to the disk meanwhile; nothing of the epoch has been visible so far.
         self.end_intent(intent).await?;
-        if staged > 0 {
-            sink.commit(self.epoch).await?;
+        self.commit_epoch(staged, sink).await?;
+        if staged.results > 0 {
             self.note_delay(batch.logged_at);
         }
-        self.finish_epoch(staged).await?;
-        tracing::debug!(rows_in = batch.rows, rows_out = staged, watermark = %batch.watermark, "committed");
+        tracing::debug!(rows_in = batch.rows, rows_out = staged.results, watermark = %batch.watermark, "committed");
         Ok(())
     }
 
-    /// Rows into state.
-    pub(crate) async fn update(&mut self, batch: &MicroBatch) -> Result<()> {
-        for late in self.stage.update(&batch.units, batch.watermark).await? {
+    /// Rows into state, and what comes of them into the sinks.
+    pub(crate) async fn stage_epoch(&mut self, batch: &MicroBatch, sink: &mut dyn Sink) -> Result<Staged> {
+        let late = self.update(batch).await?;
+        let late = self.stage_late(&late).await?;
+        Ok(Staged { results: self.evaluate(batch, sink).await?, late })
+    }
+
+    /// Commits an epoch in its sinks, where a ledger that has it already leaves it as it is, and logs that.
+    pub(crate) async fn commit_epoch(&mut self, staged: Staged, sink: &mut dyn Sink) -> Result<()> {
+        if staged.results > 0 {
+            sink.commit(self.epoch).await?;
+        }
+        if let (1.., Some(late_sink)) = (staged.late, &mut self.late_sink) {
+            late_sink.commit(self.epoch).await?;
+        }
+        self.counters.rows_written += staged.results;
+        self.log_commit(staged).await?;
+        self.epoch = self.epoch.next();
+        Ok(())
+    }
+
+    /// Rows into state; gives those that were too late.
+    pub(crate) async fn update(&mut self, batch: &MicroBatch) -> Result<Vec<LateRows>> {
+        let all_late = self.stage.update(&batch.units, batch.watermark).await?;
+        for late in &all_late {
             self.counters.rows_late += late.missed.len() as u64;
             if let Some(stream) = self.streams.get(late.stream) {
                 stream.ingest.side_tables().late.add_late(&self.options.name, &late.block.rows, &late.missed)?;
             }
         }
         self.counters.rows_read += batch.rows;
-        Ok(())
+        Ok(all_late)
     }
 
     /// State into the sink, for the instants that the micro-batch crosses; how many rows.
-    pub(crate) async fn evaluate(&mut self, batch: &MicroBatch, sink: &mut dyn Sink) -> Result<u64> {
+    async fn evaluate(&mut self, batch: &MicroBatch, sink: &mut dyn Sink) -> Result<u64> {
         let mut staged = 0;
         loop {
             let emissions = self.stage.evaluate(batch.watermark).await?;
@@ -376,14 +413,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    /// Counts an epoch whose output is in the sink, and logs it.
-    pub(crate) async fn finish_epoch(&mut self, staged: u64) -> Result<()> {
-        self.counters.rows_written += staged;
-        self.log_commit(staged > 0).await?;
-        self.epoch = self.epoch.next();
-        Ok(())
     }
 
     fn note_delay(&mut self, logged_at: Option<Instant>) {

@@ -9,7 +9,7 @@ use futures::future::{pending, select_all};
 
 use crate::batch::Epoch;
 use crate::checkpoint::{MANIFEST_VERSION, Manifest};
-use crate::driver::{Driver, MicroBatch};
+use crate::driver::{Driver, MicroBatch, Staged};
 use crate::durable::{Commit, FullDisk, Intent, QueryStore, Recovered, SharedWal};
 use crate::error::{Error, Result};
 use crate::time::{Clock, SystemClock};
@@ -50,6 +50,7 @@ pub(crate) struct Keeper {
     policy: CheckpointPolicy,
     recovered: Option<Recovered>,
     sink_epoch: Option<Epoch>,
+    late_epoch: Option<Epoch>,
     term: u64,
     /// The logs of streams that are kept for this query, by name.
     wals: BTreeMap<String, SharedWal>,
@@ -82,6 +83,7 @@ impl Keeper {
             store: Some(store),
             policy,
             sink_epoch: recovered.sink_epoch,
+            late_epoch: recovered.late_epoch,
             recovered: Some(recovered),
             logged: logged_by(&wals),
             wals,
@@ -117,7 +119,7 @@ impl Keeper {
 
     /// Counts epochs that were replayed, the last of them with this commit.
     pub(crate) fn note_replayed(&mut self, epochs: u64, commit: &Commit, took: Duration) {
-        self.sink_epoch = commit.sink_epoch;
+        (self.sink_epoch, self.late_epoch) = (commit.sink_epoch, commit.late_epoch);
         self.epochs_since += epochs;
         self.updating += took;
     }
@@ -230,15 +232,19 @@ impl Driver {
     }
 
     /// Logs the commit of the epoch in hand.
-    pub(crate) async fn log_commit(&mut self, has_rows: bool) -> Result<()> {
+    pub(crate) async fn log_commit(&mut self, staged: Staged) -> Result<()> {
         let (epoch, counters) = (self.epoch, self.counters);
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
-        if has_rows {
+        if staged.results > 0 {
             keeper.sink_epoch = Some(epoch);
+        }
+        if staged.late > 0 {
+            keeper.late_epoch = Some(epoch);
         }
         keeper.epochs_since += 1;
         keeper.updating += keeper.update_started.elapsed();
-        let commit = Commit { epoch, term: keeper.term, sink_epoch: keeper.sink_epoch, counters };
+        let (term, sink_epoch, late_epoch) = (keeper.term, keeper.sink_epoch, keeper.late_epoch);
+        let commit = Commit { epoch, term, sink_epoch, late_epoch, counters };
         // A buffered write of a few hundred bytes: too short to be worth another thread.
         match keeper.store()?.log_commit(&commit) {
             Err(error) if error.is_disk_full() => {
@@ -281,7 +287,7 @@ impl Driver {
         let (epoch, watermark, counters) = (self.epoch, self.watermark(), self.counters);
         let places = self.streams.iter().map(|s| (s.ingest.definition().name.clone(), s.place.clone())).collect();
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
-        let (term, sink_epoch) = (keeper.term, keeper.sink_epoch);
+        let (term, sink_epoch, late_epoch) = (keeper.term, keeper.sink_epoch, keeper.late_epoch);
         let (writer, id, journal) = keeper
             .when_there_is_room(|store| {
                 let journal = store.begin_segment()?;
@@ -298,6 +304,7 @@ impl Driver {
             taken_at: SystemClock.now(),
             watermark,
             sink_epoch,
+            late_epoch,
             counters,
             streams: places,
             stages: Vec::new(),

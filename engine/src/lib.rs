@@ -42,6 +42,7 @@ mod executor;
 pub mod function;
 pub mod ingest;
 mod keeper;
+mod late;
 pub mod nodes;
 mod pace;
 pub mod plan;
@@ -60,5 +61,5 @@ pub mod window;
 
 pub use driver::{Rebuilt, Summary};
 pub use error::{Error, Result};
-pub use executor::{RowCounts, StageCounts};
+pub use executor::{RowCounts, StageAnalysis, StageCounts};
 pub use keeper::CheckpointPolicy;

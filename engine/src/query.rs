@@ -18,7 +18,7 @@ use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
 use crate::results::Results;
-use crate::sink::Sink;
+use crate::sink::{Guarantee, Sink};
 use crate::state::{DEFAULT_KEY_PARTITIONS, StateMemory};
 use crate::time::{Span, Watermark};
 
@@ -46,6 +46,8 @@ pub struct QueryOptions {
     /// How long rows may wait for their turn before the input is made to wait: bounds what is read ahead and how much
     /// makes a micro-batch; 1 s unless set.
     pub max_wait: Duration,
+    /// Whether its operators' work is summed and told at its end, as `EXPLAIN ANALYZE` does; not unless set.
+    pub analyze: bool,
 }
 
 impl Default for QueryOptions {
@@ -60,6 +62,7 @@ impl Default for QueryOptions {
             state_memory: StateMemory::of_machine(),
             runtime: Arc::default(),
             max_wait: Duration::from_secs(1),
+            analyze: false,
         }
     }
 }
@@ -71,6 +74,7 @@ pub struct PlannedQuery {
     pub(crate) streams: Vec<Arc<StreamDefinition>>,
     results: Results,
     pub(crate) options: QueryOptions,
+    pub(crate) late_sink: Option<Box<dyn Sink>>,
 }
 
 impl PlannedQuery {
@@ -98,11 +102,25 @@ impl PlannedQuery {
             shared_rows: options.shared_rows,
             memory: Arc::clone(&options.state_memory),
             runtime: Arc::clone(&options.runtime),
+            analyze: options.analyze,
         };
-        let program = Program::compile(logical.clone(), &options.runtime).await?;
+        let program = Program::compile(logical.clone(), stage_options.planner()).await?;
         let results = Results::of(logical, &program.shape);
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
-        Ok(Self { stage, streams, results, options })
+        Ok(Self { stage, streams, results, options, late_sink: None })
+    }
+
+    /// Has the rows that come too late for every window go to `sink`, which takes the columns of the streams: those of
+    /// an epoch are committed with its results.
+    #[must_use]
+    pub fn send_late_to(mut self, sink: Box<dyn Sink>) -> Self {
+        self.late_sink = Some(sink);
+        self
+    }
+
+    /// What a crash may do to its late rows, if they go to a sink.
+    pub fn late_guarantee(&self) -> Option<Guarantee> {
+        self.late_sink.as_ref().map(|sink| sink.guarantee())
     }
 
     /// Its name.
@@ -141,7 +159,9 @@ impl PlannedQuery {
             return Err(Error::internal(format!("query over {:?} got {:?}", names(&self.streams), names(&given))));
         }
         let streams = ingests.into_iter().map(|ingest| (ingest, LogPlace::default())).collect();
-        Ok(Query::over(Driver::new(self.stage, streams, self.options)))
+        let mut driver = Driver::new(self.stage, streams, self.options);
+        driver.late_sink = self.late_sink;
+        Ok(Query::over(driver))
     }
 }
 

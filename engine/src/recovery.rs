@@ -16,6 +16,7 @@ use crate::durable::{Commit, Intent, LoggedEpoch, Recovered};
 use crate::error::{Error, Result};
 use crate::ingest::Record;
 use crate::keeper::Keeper;
+use crate::late::late_writer;
 use crate::query::{QueryProgress, Recovery};
 use crate::sink::{Guarantee, Sink, SinkWriter};
 
@@ -33,12 +34,22 @@ impl Driver {
         let Some(keeper) = self.keeper.as_mut() else {
             let fresh = SinkWriter { query: uuid::Uuid::new_v4().to_string(), term: 1 };
             sink.begin(&fresh).await?;
+            if let Some(late_sink) = &mut self.late_sink {
+                late_sink.begin(&late_writer(&fresh)).await?;
+            }
             return Ok(false);
         };
-        let writer = keeper.store()?.writer();
         let recovered = keeper.take_recovered()?;
+        let (name, writer) = (keeper.store()?.name.clone(), keeper.store()?.writer());
         let ledger = sink.begin(&writer).await?;
-        check_ledger(&keeper.store()?.name, sink.guarantee(), ledger, &recovered)?;
+        let known = recovered.last(recovered.sink_epoch, |commit| commit.sink_epoch);
+        check_ledger(&format!("the sink of query \"{name}\""), sink.guarantee(), ledger, known, recovered.in_hand())?;
+        if let Some(late_sink) = &mut self.late_sink {
+            let ledger = late_sink.begin(&late_writer(&writer)).await?;
+            let known = recovered.last(recovered.late_epoch, |commit| commit.late_epoch);
+            let sink = format!("the sink of late rows of query \"{name}\"");
+            check_ledger(&sink, late_sink.guarantee(), ledger, known, recovered.in_hand())?;
+        }
         (self.epoch, self.counters) = (recovered.epoch, recovered.counters);
         if let Some(stages) = recovered.stages {
             drop(recovered.share);
@@ -118,6 +129,7 @@ impl Driver {
     async fn rebuild(&mut self, epochs: Option<(MicroBatch, u64, Commit)>) -> Result<()> {
         let Some((batch, count, commit)) = epochs else { return Ok(()) };
         let started = Instant::now();
+        // Its late rows are where the results are.
         self.update(&batch).await?;
         self.stage.pass(batch.watermark).await?;
         self.counters = commit.counters;
@@ -133,14 +145,9 @@ impl Driver {
         if let Some(keeper) = self.keeper.as_mut() {
             keeper.begin_update();
         }
-        self.update(&batch).await?;
-        let staged = self.evaluate(&batch, sink).await?;
-        // Where the ledger has the epoch, the sink leaves it as it is.
-        if staged > 0 {
-            sink.commit(self.epoch).await?;
-        }
-        tracing::info!(epoch = self.epoch.0, staged, ledger = ?ledger, "finished the epoch in hand");
-        self.finish_epoch(staged).await
+        let staged = self.stage_epoch(&batch, sink).await?;
+        tracing::info!(epoch = self.epoch.0, ?staged, ledger = ?ledger, "finishes the epoch in hand");
+        self.commit_epoch(staged, sink).await
     }
 
     /// Takes the records of a stream up to `end`.
@@ -165,20 +172,33 @@ impl Driver {
     }
 }
 
-/// Compares the sink's ledger with the journal.
-fn check_ledger(name: &str, guarantee: Guarantee, ledger: Option<Epoch>, recovered: &Recovered) -> Result<()> {
-    if guarantee == Guarantee::AtLeastOnce {
-        return Ok(());
+impl Recovered {
+    /// The epoch that the last commit names, or else the checkpoint.
+    fn last(&self, checkpointed: Option<Epoch>, named: fn(&Commit) -> Option<Epoch>) -> Option<Epoch> {
+        let last = self.epochs.iter().filter_map(|epoch| epoch.commit.as_ref()).next_back();
+        last.map_or(checkpointed, named)
     }
-    let committed = recovered.epochs.iter().filter_map(|epoch| epoch.commit.as_ref()).next_back();
-    let known = committed.map_or(recovered.sink_epoch, |commit| commit.sink_epoch);
-    let in_hand = recovered.epochs.last().filter(|epoch| epoch.commit.is_none()).map(|epoch| epoch.intent.epoch);
-    if ledger == known || (ledger.is_some() && ledger == in_hand) {
+
+    /// The epoch whose intent was logged and not its commit.
+    fn in_hand(&self) -> Option<Epoch> {
+        self.epochs.last().filter(|epoch| epoch.commit.is_none()).map(|epoch| epoch.intent.epoch)
+    }
+}
+
+/// Compares a sink's ledger with the epoch that it is known to have, or may have besides: the one in hand.
+fn check_ledger(
+    sink: &str,
+    guarantee: Guarantee,
+    ledger: Option<Epoch>,
+    known: Option<Epoch>,
+    in_hand: Option<Epoch>,
+) -> Result<()> {
+    if guarantee == Guarantee::AtLeastOnce || ledger == known || (ledger.is_some() && ledger == in_hand) {
         return Ok(());
     }
     let say = |epoch: Option<Epoch>| epoch.map_or("no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
     Err(Error::state(
-        format!("the sink of query \"{name}\" has {} of it, but the state directory says {}", say(ledger), say(known)),
+        format!("{sink} has {} of it, but the state directory says {}", say(ledger), say(known)),
         "state directory and sink belong together: restore both from copies of the same time, or begin anew with both",
     ))
 }

@@ -71,7 +71,13 @@ impl Readers {
                 plans.push(job.logical().await);
             }
             let queries = self.jobs.iter().zip(&plans).zip(&mut sinks).zip(["one", "other"]);
-            let members = queries.map(|(((job, logical), sink), name)| Member { name, job, logical, sink: sink as _ });
+            let members = queries.map(|(((job, logical), sink), name)| Member {
+                name,
+                job,
+                logical,
+                sink: sink as _,
+                late_sink: None,
+            });
             let running = run_together(members.take(count).collect(), &directory, pace, stop);
             tokio::time::timeout(PATIENCE, running).await.unwrap_or_else(|_| panic!("it hangs")).unwrap()
         })

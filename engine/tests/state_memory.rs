@@ -135,7 +135,7 @@ fn queries_that_are_loaded_one_after_another_share_the_memory() {
         let mut sink = LedgerSink::new(Ledger::default(), None, Some((3, End::Stop(sender))));
         let pace = Pace { split_rows: 4, batch_rows: 9, checkpoint_epochs: 1, replay_rows: 1 << 20 };
         let directory = StateDirectory::open(&folder.path().into(), Durability::ProcessCrash).unwrap();
-        let member = Member { name, job: &job, logical: &logical, sink: &mut sink };
+        let member = Member { name, job: &job, logical: &logical, sink: &mut sink, late_sink: None };
         let ended = as_process(run_together(vec![member], &directory, pace, stop)).unwrap().remove(0).unwrap();
         assert!(ended.was_stopped);
     }

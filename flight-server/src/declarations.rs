@@ -109,6 +109,7 @@ pub(crate) fn declare(
         | Statement::Insert { .. }
         | Statement::Select(_)
         | Statement::Explain(_)
+        | Statement::ExplainAnalyze(_)
         | Statement::Show(_)
         | Statement::ShowRunning(_)
         | Statement::Control { .. }) => {

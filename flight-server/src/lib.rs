@@ -9,6 +9,7 @@ mod declarations;
 pub mod demo;
 pub mod embed;
 pub mod error;
+mod explain;
 pub mod generate;
 pub mod history;
 mod memory;

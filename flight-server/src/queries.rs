@@ -10,10 +10,11 @@ use millstream_engine::Summary;
 use millstream_engine::durable::{DurableQuery, resume_streams};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{BadData, StreamDefinition, StreamDurability};
-use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
+use millstream_engine::query::{PlannedQuery, Query, QueryOptions, QueryProgress};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::{Guarantee, Sink};
 use millstream_engine::time::{Clock, SystemClock, Watermark};
+use millstream_sql::StreamQuery;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -42,6 +43,14 @@ impl Job {
     pub fn new(query: PlannedQuery, open: impl FnOnce(SchemaRef) -> Result<Box<dyn Sink>>) -> Result<Self> {
         let sink = open(query.schema())?;
         Ok(Self { query, sink })
+    }
+
+    /// What a crash may do to its rows, the late ones included if they go to a sink.
+    fn guarantee(&self) -> Guarantee {
+        match (self.sink.guarantee(), self.query.late_guarantee()) {
+            (Guarantee::ExactlyOnce, None | Some(Guarantee::ExactlyOnce)) => Guarantee::ExactlyOnce,
+            _ => Guarantee::AtLeastOnce,
+        }
     }
 
     /// Whether a stream of it is such that no state can be kept.
@@ -167,8 +176,9 @@ fn start_kept(
     let mut kept = Vec::new();
     let mut sinks = Vec::new();
     for job in jobs {
+        let guarantee = job.guarantee();
         let query = job.query.keep_in(&state.directory, state.policy, state.misfit)?;
-        screen.note(&starting_note(&query, job.sink.guarantee()));
+        screen.note(&starting_note(&query, guarantee));
         kept.push(query);
         sinks.push(job.sink);
     }
@@ -202,6 +212,18 @@ fn starting_note(query: &DurableQuery, guarantee: Guarantee) -> String {
         Guarantee::AtLeastOnce => "; its sink keeps no ledger: after a crash the last rows may come twice",
     };
     format!("{}: {place}{warning}", query.name())
+}
+
+/// Plans a query, and opens the sink for its late rows if it names one; nothing is read or made yet.
+///
+/// # Errors
+/// Fails if it cannot be planned, or the sink does not take the columns of its streams.
+pub(crate) async fn plan_query(query: &StreamQuery, options: QueryOptions) -> millstream_engine::Result<PlannedQuery> {
+    let planned = PlannedQuery::plan_emitting(&query.logical, query.emission, options).await?;
+    let (Some(sink), Some(stream)) = (&query.late_sink, planned.streams().first()) else { return Ok(planned) };
+    // The language has checked that all streams have the columns of the first.
+    let opened = millstream_connectors::open_sink(&sink.name, &sink.options, Arc::clone(&stream.schema))?;
+    Ok(planned.send_late_to(opened))
 }
 
 /// Makes the ingestion of a stream; nothing is read yet.

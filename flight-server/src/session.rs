@@ -23,10 +23,11 @@ use tokio::sync::watch;
 use crate::cli::SourceArgs;
 use crate::declarations::{StreamSides, drop_relation, load_table, query_options, register_stream};
 use crate::error::{Error, Result};
+use crate::explain::{analysis, explanation, plan_analyzed};
 use crate::history::History;
 use crate::memory::Memory;
 use crate::output::Output;
-use crate::queries::{Job, Outcome, lost_rows, run_together};
+use crate::queries::{Job, Outcome, lost_rows, plan_query, run_together};
 use crate::running::{QueryStatus, queries_table, watermarks_table};
 use crate::screen::Screen;
 use crate::state::State;
@@ -263,7 +264,10 @@ impl Session {
                 return Err(refusal(millstream_sql::Error::new(message).hint(hint).at(location), script));
             }
             Statement::Nothing { note } => self.screen.note(&note),
-            Statement::Explain(query) => self.explain(&query, parsed, script).await?,
+            Statement::ExplainAnalyze(query) if self.mode == Mode::Run => self.analyze(&query, parsed, script).await?,
+            Statement::Explain(query) | Statement::ExplainAnalyze(query) => {
+                self.explain(&query, parsed, script).await?;
+            }
             Statement::Insert { query, .. } | Statement::Select(query) if self.mode == Mode::Explain => {
                 self.explain(&query, parsed, script).await?;
             }
@@ -310,8 +314,7 @@ impl Session {
         self.queries_started += 1;
         let mut options = self.options()?;
         options.name = self.name_of(sink);
-        let planned = PlannedQuery::plan_emitting(&query.logical, query.emission, options).await;
-        planned.map_err(|error| placed(error, parsed, script))
+        plan_query(query, options).await.map_err(|error| placed(error, parsed, script))
     }
 
     /// The name under which a query is known, the same whenever the script is run: its sink's, or its number.
@@ -332,11 +335,19 @@ impl Session {
 
     async fn explain(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<()> {
         let planned = self.plan(query, None, parsed, script).await?;
-        for (view, explanation) in planned.explain() {
-            if let Some(view) = view {
-                self.output.text(&format!("view {view}\n"))?;
-            }
-            self.output.text(&format!("{explanation}\n"))?;
+        self.output.text(&explanation(planned.explain()))
+    }
+
+    /// Runs a query to its end, or until it is stopped, and shows its plans with what they have done.
+    async fn analyze(&mut self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<()> {
+        self.queries_started += 1;
+        let options = QueryOptions { name: self.name_of(None), ..self.options()? };
+        let planned = plan_analyzed(query, options).await;
+        let (query, sink) = planned.map_err(|error| placed(error, parsed, script))?;
+        let jobs = vec![Job { query, sink }];
+        let outcome = run_together(jobs, &self.side_tables, None, self.stop.clone(), &self.screen).await?;
+        for summary in &outcome.summaries {
+            self.output.text(&analysis(summary))?;
         }
         Ok(())
     }

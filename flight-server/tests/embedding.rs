@@ -206,6 +206,8 @@ async fn other_connectors_tables_and_explain_work_as_in_scripts() {
     let mut sum = engine.query("SELECT SUM(v) AS v FROM names").await.unwrap();
     assert_eq!(next_numbers(&mut sum, "v").await, Some(vec![3]));
     assert!(engine.explain("SELECT szcode FROM made").await.unwrap().contains("made"));
+    let analyzed = engine.explain_analyze("SELECT szcode FROM made").await.unwrap();
+    assert!(analyzed.contains("made") && analyzed.contains("rows_in=1000, rows_out=1000\n"), "{analyzed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,4 +281,26 @@ async fn a_query_is_paused_resumed_and_stopped_by_name() {
     for running in started {
         assert!(running.wait().await.unwrap().was_stopped);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_rows_go_to_the_sink_that_a_query_names() {
+    let (engine, stream) = engine().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    engine.run(&format!("CREATE SINK late WITH (connector = 'files', path = '{path}')")).await.unwrap();
+    let mut rows = engine.query(&format!("{SUMS} LATE DATA TO late")).await.unwrap();
+    stream.push(&batch(&[(1, 100), (2, 1_500)])).await.unwrap();
+    stream.push(&batch(&[(4, 300), (8, 2_000)])).await.unwrap();
+    stream.close();
+    for sum in [1, 2, 8] {
+        assert_eq!(next_numbers(&mut rows, "v").await, Some(vec![sum]));
+    }
+    assert!(rows.next().await.is_none());
+    let read = "CREATE TABLE late_rows (k VARCHAR, v BIGINT, ts TIMESTAMP(3)) WITH (connector = 'files', path = ";
+    engine.run(&format!("{read}'{path}')")).await.unwrap();
+    let late = engine.query("SELECT k, v FROM late_rows").await.unwrap().collect().await.unwrap();
+    assert_eq!(late[0].column(1).as_primitive::<Int64Type>().values(), &[4]);
+    let error = engine.query(&format!("{SUMS} LATE DATA TO lat")).await.unwrap_err().render();
+    assert!(error.contains("there is no sink \"lat\""), "{error}");
 }

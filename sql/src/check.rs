@@ -73,7 +73,7 @@ pub(crate) fn is_windowed(plan: &LogicalPlan) -> bool {
 }
 
 /// The stream leaves of the plan and its subqueries.
-fn leaves(plan: &LogicalPlan) -> Vec<StreamTable> {
+pub(crate) fn leaves(plan: &LogicalPlan) -> Vec<StreamTable> {
     let mut leaves = Vec::new();
     let visited: DataFusionResult<_> = plan.apply_with_subqueries(|node| {
         leaves.extend(leaf(node));

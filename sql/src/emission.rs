@@ -1,5 +1,5 @@
-//! What a query gives of its results: `ISTREAM`, `DSTREAM` and `RSTREAM` in front, `EMIT …` and what follows it at the
-//! end of a statement.
+//! What a query gives of its results, and where its late rows go: `ISTREAM`, `DSTREAM` and `RSTREAM` in front, `EMIT …`
+//! and what follows it at the end of a statement.
 //!
 //! ```text
 //! SELECT ISTREAM …          ISTREAM (SELECT …)
@@ -8,41 +8,56 @@
 //! … EMIT EVERY d | PERIODIC d
 //! … ALLOW LATENESS d
 //! … WITH EMPTY WINDOWS
+//! … LATE DATA TO sink
 //! ```
 //!
 //! They are taken off the tokens before the parser sees them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use millstream_engine::plan::{Emission, EmissionMode};
+use millstream_engine::plan::{Emission, EmissionMode, Location};
 
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result, location};
 use crate::quoting::is_operator;
 use crate::token::{Cursor, is_word};
 
-/// Takes what is said about emission off the tokens of a query.
+/// What a query says besides what its rows are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tail {
+    /// What it gives of its results.
+    pub(crate) emission: Emission,
+    /// The sink for rows that are too late.
+    pub(crate) late_sink: Option<Arc<NamedSink>>,
+}
+
+/// A sink that a query names, and where.
+#[derive(Debug)]
+pub(crate) struct NamedSink {
+    pub(crate) name: String,
+    pub(crate) location: Option<Location>,
+}
+
+/// Takes what is said about emission and late rows off the tokens of a query.
 ///
 /// # Errors
-/// It is said twice, contradicts itself, or asks for what does nothing yet.
-pub(crate) fn take_emission(
-    tokens: &[TokenWithSpan],
-    parameters: &Parameters,
-) -> Result<(Vec<TokenWithSpan>, Emission)> {
+/// It is said twice, or contradicts itself.
+pub(crate) fn take_emission(tokens: &[TokenWithSpan], parameters: &Parameters) -> Result<(Vec<TokenWithSpan>, Tail)> {
     let end = tail_start(tokens);
-    let (query, tail) = tokens.split_at(end);
-    let mut emission = Emission::default();
+    let (query, clauses) = tokens.split_at(end);
+    let mut tail = Tail::default();
     let (query, relation) = take_relation_to_stream(query)?;
     if let Some(mode) = relation {
-        emission.mode = mode;
+        tail.emission.mode = mode;
     }
-    let mut cursor = Cursor::new(tail);
+    let mut cursor = Cursor::new(clauses);
     let mut has_mode = relation.is_some();
     while !cursor.is_done() {
-        parse_clause(&mut cursor, parameters, &mut emission, &mut has_mode)?;
+        parse_clause(&mut cursor, parameters, &mut tail, &mut has_mode)?;
     }
-    Ok((query, emission))
+    Ok((query, tail))
 }
 
 /// Where the clauses about emission begin, outside all parentheses.
@@ -118,12 +133,8 @@ fn mode_of(token: &Token) -> Option<EmissionMode> {
     modes.into_iter().find(|(word, _)| is_word(token, word)).map(|(_, mode)| mode)
 }
 
-fn parse_clause(
-    cursor: &mut Cursor<'_>,
-    parameters: &Parameters,
-    emission: &mut Emission,
-    has_mode: &mut bool,
-) -> Result<()> {
+fn parse_clause(cursor: &mut Cursor<'_>, parameters: &Parameters, tail: &mut Tail, has_mode: &mut bool) -> Result<()> {
+    let emission = &mut tail.emission;
     let place = cursor.location();
     let twice = if cursor.eat_word("emit") {
         let mode = parse_mode(cursor, parameters)?;
@@ -142,11 +153,13 @@ fn parse_clause(
         emission.lateness.replace(lateness).is_some()
     } else if cursor.eat_words(&["with", "empty", "windows"]) {
         std::mem::replace(&mut emission.empty_windows, true)
-    } else if cursor.at_words(&["late", "data", "to"]) {
-        let hint = "leave it out: the rows are kept in name$late, a table of its own for each stream";
-        return Err(Error::unsupported("LATE DATA TO", hint).at(place));
+    } else if cursor.eat_words(&["late", "data", "to"]) {
+        let location = cursor.location();
+        let name = cursor.expect_object_name("a sink")?;
+        tail.late_sink.replace(Arc::new(NamedSink { name, location })).is_some()
     } else {
-        return Err(cursor.expected("EMIT, ALLOW LATENESS, WITH EMPTY WINDOWS or the end of the statement"));
+        let clauses = "EMIT, ALLOW LATENESS, WITH EMPTY WINDOWS, LATE DATA TO or the end of the statement";
+        return Err(cursor.expected(clauses));
     };
     if twice {
         return Err(Error::new("the clause stands there twice").hint("leave one of them out").at(place));

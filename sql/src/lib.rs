@@ -28,7 +28,9 @@ mod interval;
 mod json;
 mod json_operators;
 mod ksql_window;
+mod late;
 mod materialized;
+
 mod own_expressions;
 mod parse;
 mod parse_error;

@@ -93,8 +93,8 @@ impl Session {
         create: &Create,
     ) -> Result<Statement> {
         let emission = query.emission;
-        if emission.mode != EmissionMode::Results || emission.lateness.is_some() {
-            let message = "EMIT, ISTREAM, DSTREAM or ALLOW LATENESS in a materialized view";
+        if emission.mode != EmissionMode::Results || emission.lateness.is_some() || query.late_sink.is_some() {
+            let message = "EMIT, ISTREAM, DSTREAM, ALLOW LATENESS or LATE DATA TO in a materialized view";
             let hint = "leave it out: the view keeps the results of windows that have closed";
             return Err(Error::unsupported(message, hint).at(create.name_location));
         }

@@ -9,11 +9,11 @@ use datafusion::sql::sqlparser::ast::{Query, SelectItem, SetExpr};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location as TokenLocation, Span, Token, TokenWithSpan};
-use millstream_engine::plan::Location;
+use millstream_engine::plan::{Emission, Location};
 
 use crate::ddl::{parse_definition, parse_value, parse_with};
 use crate::duration::Parameters;
-use crate::emission::take_emission;
+use crate::emission::{Tail, take_emission};
 use crate::error::{Error, Result, location};
 use crate::function::{ParsedExpressions, parse_aggregate, parse_function};
 use crate::json_operators::call_json_functions;
@@ -84,7 +84,7 @@ fn parse_body(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
     } else if cursor.eat_word("describe") || cursor.eat_word("desc") {
         parse_describe(cursor)
     } else if cursor.eat_word("explain") {
-        Ok(Body::Explain(parse_query(context, cursor)?))
+        parse_explain(context, cursor)
     } else if cursor.eat_word("set") {
         parse_set(cursor)
     } else if let Some(action) = Control::ALL.into_iter().find(|action| cursor.eat_word(action.word())) {
@@ -223,6 +223,18 @@ fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {
     Ok(Body::Describe { name, name_location })
 }
 
+/// `EXPLAIN query`, `EXPLAIN ANALYZE query`.
+fn parse_explain(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
+    if !cursor.eat_word("analyze") {
+        return Ok(Body::Explain(parse_query(context, cursor)?));
+    }
+    if !starts_query(cursor) {
+        let hint = "write EXPLAIN ANALYZE SELECT …; the query runs, and its rows are counted and dropped";
+        return Err(cursor.expected("a query").hint(hint));
+    }
+    Ok(Body::ExplainAnalyze(parse_query(context, cursor)?))
+}
+
 /// `SET key = value`, also `SET key TO value`.
 fn parse_set(cursor: &mut Cursor<'_>) -> Result<Body> {
     let mut key = cursor.expect_object_name("a setting")?;
@@ -243,7 +255,7 @@ pub(crate) fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Resu
     if tokens.is_empty() {
         return Err(cursor.expected("a query, SELECT …"));
     }
-    let (query_tokens, emission) = take_emission(tokens, context.parameters)?;
+    let (query_tokens, Tail { emission, late_sink }) = take_emission(tokens, context.parameters)?;
     let rewritten = rewrite(&query_tokens, context.parameters)?;
     let sql = call_json_functions(rewritten.tokens);
     let mut parser = Parser::new(&GenericDialect).with_tokens_with_locations(sql);
@@ -260,7 +272,7 @@ pub(crate) fn parse_query(context: Context<'_>, cursor: &mut Cursor<'_>) -> Resu
     let text = slice(context.text, tokens).to_owned();
     let with_names = with_names(&query);
     let (windows, calls, as_of) = (rewritten.windows.into(), rewritten.calls.into(), rewritten.as_of.into());
-    Ok(ParsedQuery { query, with_names, windows, calls, as_of, emission, tokens: tokens.into(), text })
+    Ok(ParsedQuery { query, with_names, windows, calls, as_of, emission, late_sink, tokens: tokens.into(), text })
 }
 
 /// Reads a list of expressions, which is all that `tokens` are.
@@ -285,7 +297,8 @@ pub(crate) fn parse_expressions(context: Context<'_>, tokens: &[TokenWithSpan]) 
     }
     // Whatever else a query has would be passed over in silence.
     let written = list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if query.query.to_string() == format!("SELECT {written}") {
+    let has_tail = query.emission != Emission::default() || query.late_sink.is_some();
+    if !has_tail && query.query.to_string() == format!("SELECT {written}") {
         Ok(ParsedExpressions { query, list })
     } else {
         Err(refuse())

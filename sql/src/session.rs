@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::function::{FunctionDefinition, Functions};
 use crate::interval::{self, interval_join};
 use crate::json::json_functions;
+use crate::late::{check_apart, late_sink};
 use crate::materialized::check_snapshots;
 use crate::parse::parse;
 use crate::plan_error::planning_error;
@@ -240,10 +241,12 @@ impl Session {
             Body::CreateFunction { definition, create } => self.create_function(definition, create),
             Body::Insert { sink, sink_location, query } => {
                 let sink = Arc::clone(self.catalog.expect_sink(sink).map_err(|error| error.at(*sink_location))?);
+                check_apart(&sink, query)?;
                 Ok(Statement::Insert { sink, query: self.query(query)? })
             }
             Body::Select(query) => Ok(Statement::Select(self.query(query)?)),
             Body::Explain(query) => Ok(Statement::Explain(self.query(query)?)),
+            Body::ExplainAnalyze(query) => Ok(Statement::ExplainAnalyze(self.query(query)?)),
             Body::Drop { kind, name, name_location, if_exists } => {
                 self.drop_statement(*kind, name, *name_location, *if_exists)
             }
@@ -276,8 +279,8 @@ impl Session {
     }
 
     fn create_view(&self, name: &str, query: &ParsedQuery, create: &Create) -> Result<Statement> {
-        if query.emission != Emission::default() {
-            let error = Error::unsupported("EMIT, ISTREAM or DSTREAM in a view", "");
+        if query.emission != Emission::default() || query.late_sink.is_some() {
+            let error = Error::unsupported("EMIT, ISTREAM, DSTREAM or LATE DATA TO in a view", "");
             return Err(error.hint("a view is text: put it on the query that reads the view").at(create.name_location));
         }
         let definition = view_definition(name, query, &self.query(query)?, create)?;
@@ -396,7 +399,8 @@ impl Session {
             let error = Error::new("a query that reads no stream gives its result once");
             return Err(error.hint("leave EMIT, ISTREAM, DSTREAM and what belongs to them out"));
         }
-        Ok(StreamQuery { logical, text: query.text.clone(), emission, is_streaming })
+        let late_sink = late_sink(&self.catalog, &logical, query)?;
+        Ok(StreamQuery { logical, text: query.text.clone(), emission, late_sink, is_streaming })
     }
 }
 

@@ -11,6 +11,7 @@ use millstream_engine::time::Span;
 
 use crate::as_of::AsOf;
 use crate::catalog::{SinkDefinition, ViewDefinition};
+use crate::emission::NamedSink;
 use crate::error::location;
 use crate::function::FunctionDefinition;
 use crate::window::WindowClause;
@@ -30,7 +31,9 @@ impl ParsedStatement {
     /// Whether it is a query whose rows have an order, by an ORDER BY of its own.
     pub fn is_ordered(&self) -> bool {
         match &self.body {
-            Body::Select(query) | Body::Explain(query) | Body::Insert { query, .. } => query.query.order_by.is_some(),
+            Body::Select(query) | Body::Explain(query) | Body::ExplainAnalyze(query) | Body::Insert { query, .. } => {
+                query.query.order_by.is_some()
+            }
             _ => false,
         }
     }
@@ -47,6 +50,7 @@ pub(crate) enum Body {
     Insert { sink: String, sink_location: Option<Location>, query: ParsedQuery },
     Select(ParsedQuery),
     Explain(ParsedQuery),
+    ExplainAnalyze(ParsedQuery),
     Drop { kind: RelationKind, name: String, name_location: Option<Location>, if_exists: bool },
     Show(RelationKind),
     ShowRunning(Running),
@@ -154,6 +158,8 @@ pub(crate) struct ParsedQuery {
     pub(crate) windows: Arc<[WindowClause]>,
     /// What it gives of its results.
     pub(crate) emission: Emission,
+    /// The sink for rows that are too late.
+    pub(crate) late_sink: Option<Arc<NamedSink>>,
     /// The calls of window functions by the number that stands for each in `query`.
     pub(crate) calls: Arc<[WindowCall]>,
     /// Its as-of clauses by the number that stands for each in `query`.
@@ -222,6 +228,8 @@ pub enum Statement {
     Select(StreamQuery),
     /// Shows how a query would run.
     Explain(StreamQuery),
+    /// Runs a query, drops its rows, and shows its plans with what they have done.
+    ExplainAnalyze(StreamQuery),
     /// Forgets a stream, table, view, sink, function or aggregate, which exists.
     Drop {
         /// Which of them it is.
@@ -268,6 +276,8 @@ pub struct StreamQuery {
     pub text: String,
     /// What it gives of its results.
     pub emission: Emission,
+    /// Where rows go that come too late for every window, with the columns of the streams.
+    pub late_sink: Option<Arc<SinkDefinition>>,
     /// Whether a stream is read; if not, the query runs once over static tables.
     pub is_streaming: bool,
 }

@@ -43,6 +43,9 @@ pub(crate) struct Manifest {
     pub(crate) watermark: Watermark,
     /// The last epoch that had rows for the sink.
     pub(crate) sink_epoch: Option<Epoch>,
+    /// The last epoch that had rows for the sink of late rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) late_epoch: Option<Epoch>,
     pub(crate) counters: Counters,
     /// How far each stream has been read.
     pub(crate) streams: BTreeMap<String, LogPlace>,

@@ -74,6 +74,9 @@ pub(crate) struct Commit {
     pub(crate) term: u64,
     /// The last epoch that had rows for the sink, this one or an earlier one.
     pub(crate) sink_epoch: Option<Epoch>,
+    /// The last epoch that had rows for the sink of late rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) late_epoch: Option<Epoch>,
     pub(crate) counters: Counters,
 }
 
@@ -93,6 +96,7 @@ pub(crate) struct Recovered {
     pub(crate) places: BTreeMap<String, LogPlace>,
     pub(crate) epoch: Epoch,
     pub(crate) sink_epoch: Option<Epoch>,
+    pub(crate) late_epoch: Option<Epoch>,
     pub(crate) counters: Counters,
     /// The epochs since, in order.
     pub(crate) epochs: Vec<LoggedEpoch>,
@@ -352,6 +356,7 @@ impl QueryStore {
             places: BTreeMap::new(),
             epoch: Epoch(0),
             sink_epoch: None,
+            late_epoch: None,
             counters: Counters::default(),
             epochs: Vec::new(),
             share: None,
@@ -363,6 +368,7 @@ impl QueryStore {
                 places: manifest.streams.clone(),
                 epoch: manifest.epoch,
                 sink_epoch: manifest.sink_epoch,
+                late_epoch: manifest.late_epoch,
                 counters: manifest.counters,
                 epochs: Vec::new(),
                 share: None,

@@ -143,6 +143,7 @@ impl DurableQuery {
         }
         let begins_midway = self.recovered.stages.is_none() && self.places.iter().any(|place| place.seq > 0);
         let mut driver = Driver::new(self.planned.stage, streams, self.planned.options);
+        driver.late_sink = self.planned.late_sink;
         let mut keeper = Keeper::new(self.store, self.recovered, self.wals, self.policy);
         if begins_midway {
             keeper.want_checkpoint();

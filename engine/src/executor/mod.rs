@@ -1,5 +1,6 @@
 //! Running a program: rows into state, state into results, in this process.
 
+mod analysis;
 mod assign;
 mod held;
 mod image;
@@ -16,7 +17,8 @@ mod unbounded;
 mod update;
 mod view;
 
+pub use analysis::StageAnalysis;
 pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
-pub(crate) use stage::{Stage, StageOptions};
+pub(crate) use stage::{LateRows, Stage, StageOptions};
 pub use update::RowCounts;

@@ -15,6 +15,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use crate::checkpoint::PaneTag;
 use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
+use crate::executor::analysis::StageAnalysis;
 use crate::executor::held::{State, blocking};
 use crate::executor::instants::check_emission;
 use crate::executor::output::Output;
@@ -23,7 +24,7 @@ use crate::executor::view::view_block;
 use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
 use crate::plan::{Emission, EmissionMode, Input};
-use crate::program::{Explanation, Program, Shape};
+use crate::program::{Explanation, Planner, Program, Shape};
 use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
 use crate::window::{Contents, WindowSpec};
@@ -41,6 +42,16 @@ pub(crate) struct StageOptions {
     pub(crate) memory: Arc<StateMemory>,
     /// Where plans run: their memory pool and temporary files.
     pub(crate) runtime: Arc<RuntimeEnv>,
+    /// Whether the work of operators is summed.
+    pub(crate) analyze: bool,
+}
+
+impl StageOptions {
+    /// A planner for one of its programs.
+    pub(crate) fn planner(&self) -> Planner {
+        let planner = Planner::new(&self.runtime);
+        if self.analyze { planner.measuring() } else { planner }
+    }
 }
 
 /// Where a leaf's rows come from.
@@ -78,6 +89,8 @@ pub struct StageCounts {
     pub instants: u64,
     /// Memory of the state.
     pub state_bytes: u64,
+    /// The most memory that the state has had after some rows.
+    pub most_state_bytes: u64,
     /// Plans made, at the start and since.
     pub plans_made: u64,
     /// Plans the query has.
@@ -102,6 +115,7 @@ pub(crate) struct Stage {
     pub(super) evaluated: EventTime,
     pub(super) counts: Vec<RowCounts>,
     pub(super) instants: u64,
+    most_state_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -128,7 +142,7 @@ impl Stage {
                     Input::View(view) => match views.iter().position(|known| known.name == view.name) {
                         Some(index) => StageInput::View(index),
                         None => {
-                            let program = Program::compile(view.query.clone(), &options.runtime).await?;
+                            let program = Program::compile(view.query.clone(), options.planner()).await?;
                             let stage = Self::build(program, Emission::default(), options.clone(), stream_of).await?;
                             views.push(View { name: view.name.clone(), stage, rows: 0 });
                             StageInput::View(views.len() - 1)
@@ -156,6 +170,7 @@ impl Stage {
                 evaluated: EventTime(i64::MIN),
                 counts: vec![RowCounts::default(); leaves],
                 instants: 0,
+                most_state_bytes: 0,
             })
         }
         .boxed()
@@ -168,14 +183,7 @@ impl Stage {
 
     /// Its plans and its views' in words, views first.
     pub(crate) fn explain(&self) -> Vec<(Option<String>, Explanation)> {
-        let views = self.views.iter().flat_map(|view| {
-            let mut parts = view.stage.explain();
-            if let Some((name, _)) = parts.last_mut() {
-                *name = Some(view.name.clone());
-            }
-            parts
-        });
-        views.chain(std::iter::once((None, self.program.explain()))).collect()
+        self.analysis().into_iter().map(|stage| (stage.view, stage.explanation)).collect()
     }
 
     /// The longest slide of its windows and its views'.
@@ -184,25 +192,53 @@ impl Stage {
         own.chain(self.views.iter().map(|view| view.stage.longest_slide())).max().unwrap_or(Span(0))
     }
 
+    /// The windows through which it and its views see a stream.
+    pub(crate) fn windows_on(&self, stream: usize) -> Vec<WindowSpec> {
+        let leaves = self.inputs.iter().zip(&self.windows);
+        let own = leaves.filter(|(input, _)| matches!(input, StageInput::Stream(seen) if *seen == stream));
+        let of_views = self.views.iter().flat_map(|view| view.stage.windows_on(stream));
+        own.map(|(_, window)| *window).chain(of_views).collect()
+    }
+
     /// What it has done, views included.
     pub(crate) fn counts(&self) -> StageCounts {
-        let names = self.program.inputs.iter().map(|leaf| leaf.table().scan_name());
-        let mut counts = StageCounts {
-            inputs: names.zip(self.counts.iter().copied()).collect(),
-            state_rows_read: self.state.rows_read(),
-            instants: self.instants,
-            state_bytes: (self.state.bytes() + self.output.bytes()) as u64,
-            plans_made: self.program.plans_made(),
-            plan_count: self.program.plan_count(),
-        };
+        let mut counts = self.own_counts();
         for view in self.views.iter().map(|view| view.stage.counts()) {
             counts.state_rows_read += view.state_rows_read;
             counts.state_bytes += view.state_bytes;
+            counts.most_state_bytes += view.most_state_bytes;
             counts.plans_made += view.plans_made;
             counts.plan_count += view.plan_count;
             counts.inputs.extend(view.inputs);
         }
         counts
+    }
+
+    /// What it has done itself.
+    fn own_counts(&self) -> StageCounts {
+        let names = self.program.inputs.iter().map(|leaf| leaf.table().scan_name());
+        StageCounts {
+            inputs: names.zip(self.counts.iter().copied()).collect(),
+            state_rows_read: self.state.rows_read(),
+            instants: self.instants,
+            state_bytes: (self.state.bytes() + self.output.bytes()) as u64,
+            most_state_bytes: self.most_state_bytes as u64,
+            plans_made: self.program.plans_made(),
+            plan_count: self.program.plan_count(),
+        }
+    }
+
+    /// Its plans and its views' with what they have done, views first.
+    pub(crate) fn analysis(&self) -> Vec<StageAnalysis> {
+        let views = self.views.iter().flat_map(|view| {
+            let mut parts = view.stage.analysis();
+            if let Some(own) = parts.last_mut() {
+                own.view = Some(view.name.clone());
+            }
+            parts
+        });
+        let own = StageAnalysis { view: None, explanation: self.program.explain(), counts: self.own_counts() };
+        views.chain(std::iter::once(own)).collect()
     }
 
     /// Takes in the rows of a micro-batch, a list of units for each stream; gives the rows that were too late.
@@ -318,7 +354,9 @@ impl Stage {
     /// Writes state to disk while all state together exceeds its limit; waits while the disk has no room either.
     pub(super) async fn stay_within_memory(&mut self) -> Result<()> {
         let mut full_disk = FullDisk::new("the query, whose state exceeds its memory,");
-        let mut excess = self.share.set(self.state.bytes());
+        let bytes = self.state.bytes();
+        self.most_state_bytes = self.most_state_bytes.max(bytes);
+        let mut excess = self.share.set(bytes);
         while excess > 0 {
             let before = self.state.bytes();
             match self.state.spill(excess, self.share.memory()).await {

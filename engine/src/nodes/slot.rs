@@ -98,6 +98,11 @@ impl SlotExec {
         }
     }
 
+    /// How many rows are bound to it.
+    pub fn bound_rows(&self) -> u64 {
+        self.batches.iter().flatten().map(|batch| batch.num_rows() as u64).sum()
+    }
+
     /// The number of this slot, if rows can be bound to it.
     pub fn id(&self) -> Option<SlotId> {
         match &self.place {

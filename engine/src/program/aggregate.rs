@@ -83,12 +83,17 @@ impl AggregatePlans {
         let template = |plan: Arc<dyn ExecutionPlan>| planner.template(plan);
         let has_grouping_sets = !found.raw.group_expr().is_single() && !found.raw.group_expr().is_true_no_grouping();
         let partial = template(Arc::new(partials.plain));
-        let empty_state = if has_grouping_sets { partial.run(Bindings::single(SLOT, Vec::new()))? } else { Vec::new() };
+        let empty_state = if has_grouping_sets {
+            partial.clone().measured(None).run(Bindings::single(SLOT, Vec::new()))?
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             empty_state,
-            partial,
             keyed_input: partials.keyed_input,
-            partial_keyed: template(partials.keyed),
+            // The same operators on the same rows, a slot or several at a time.
+            partial_keyed: template(partials.keyed).measured(partial.work().cloned()),
+            partial,
             final_input: Arc::clone(&partials.full_state),
             final_columns: partials.final_columns,
             key_columns: partials.keys.num_group_exprs(),

@@ -8,7 +8,6 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -70,12 +69,11 @@ pub(crate) enum Shape {
 }
 
 impl Program {
-    /// Plans `logical`; its plans run with the memory and temporary files of `runtime`.
+    /// Plans `logical` with a planner of its own.
     ///
     /// # Errors
     /// Fails on SQL that DataFusion cannot plan and on shapes that would need endless state.
-    pub(crate) async fn compile(logical: LogicalPlan, runtime: &Arc<RuntimeEnv>) -> Result<Self> {
-        let planner = Planner::new(runtime);
+    pub(crate) async fn compile(logical: LogicalPlan, planner: Planner) -> Result<Self> {
         let logical = total_order(exact_sums(planner.analyzed(logical)?)?)?;
         let windows = windows_of(&logical)?;
         let optimized = factored_windows(planner.optimized(&logical)?)?;

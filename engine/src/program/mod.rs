@@ -29,10 +29,12 @@ mod row_plan;
 mod rows;
 mod session;
 mod template;
+mod work;
 
 pub(crate) use aggregate::{AggregatePlans, SlotState, rows_by_slot};
 pub(crate) use compile::{InputPlan, Kept, Program, Shape};
 pub use explain::{Explanation, OperatorState};
 pub(crate) use overflow::check_expression;
 pub(crate) use rows::{Bound, Rows, Selection};
+pub(crate) use session::Planner;
 pub(crate) use template::Template;

@@ -21,6 +21,8 @@ pub(crate) struct Planner {
     state: SessionState,
     context: Arc<TaskContext>,
     plans_made: AtomicU64,
+    /// Whether the work of the operators is summed.
+    measures: bool,
 }
 
 impl Planner {
@@ -50,7 +52,12 @@ impl Planner {
             .with_default_features()
             .build();
         let context = Arc::new(TaskContext::from(&state));
-        Self { state, context, plans_made: AtomicU64::new(0) }
+        Self { state, context, plans_made: AtomicU64::new(0), measures: false }
+    }
+
+    /// The same planner, whose plans sum what their operators do.
+    pub(crate) fn measuring(self) -> Self {
+        Self { measures: true, ..self }
     }
 
     /// `logical` with types made to agree and functions such as `GROUPING` resolved, as far as they need no input.
@@ -71,7 +78,7 @@ impl Planner {
     /// Makes a plan that can be run many times; counted, as nothing may plan once a query runs.
     pub(crate) fn template(&self, plan: Arc<dyn ExecutionPlan>) -> Template {
         self.plans_made.fetch_add(1, Ordering::Relaxed);
-        Template::new(plan, &self.context)
+        Template::new(plan, &self.context).measured(self.measures.then(Arc::default))
     }
 
     /// How many plans were made so far.

@@ -10,17 +10,30 @@ use futures::TryStreamExt;
 
 use crate::error::Result;
 use crate::nodes::Bindings;
+use crate::program::work::PlanWork;
 
 /// A plan over slots; cloning is cheap and clones may run at the same time.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
+    /// Where the work of its operators is summed, if somebody wants to know.
+    work: Option<Arc<PlanWork>>,
 }
 
 impl Template {
     pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Self {
-        Self { plan, context: Arc::clone(context) }
+        Self { plan, context: Arc::clone(context), work: None }
+    }
+
+    /// The same plan, whose executions add what their operators do to `work`.
+    pub(crate) fn measured(self, work: Option<Arc<PlanWork>>) -> Self {
+        Self { work, ..self }
+    }
+
+    /// What the operators of its executions have done, if that is summed.
+    pub(crate) const fn work(&self) -> Option<&Arc<PlanWork>> {
+        self.work.as_ref()
     }
 
     /// The plan, unbound.
@@ -28,9 +41,12 @@ impl Template {
         &self.plan
     }
 
-    /// The plan as indented text, a line a node.
+    /// The plan as indented text, a line a node, with its work if that is summed.
     pub(crate) fn display(&self) -> String {
-        displayable(self.plan.as_ref()).indent(false).to_string()
+        match &self.work {
+            Some(work) => work.display(&self.plan),
+            None => displayable(self.plan.as_ref()).indent(false).to_string(),
+        }
     }
 
     /// Runs the plan on the bound rows, on this thread, to its end.
@@ -38,9 +54,12 @@ impl Template {
     /// A plan may have several partitions whatever was asked for (a union does), so they are merged.
     pub(crate) fn run(&self, bindings: Bindings) -> Result<Vec<RecordBatch>> {
         let plan = self.bind(bindings)?;
-        let stream = execute_stream(plan, Arc::clone(&self.context))?;
+        let stream = execute_stream(Arc::clone(&plan), Arc::clone(&self.context))?;
         // Without `unconstrained` a blocking poll inside a runtime uses its budget up and then spins for ever.
         let batches = futures::executor::block_on(tokio::task::unconstrained(stream.try_collect::<Vec<_>>()))?;
+        if let Some(work) = &self.work {
+            work.add(&plan);
+        }
         Ok(batches.into_iter().filter(|batch| batch.num_rows() > 0).collect())
     }
 

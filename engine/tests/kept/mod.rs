@@ -66,6 +66,8 @@ pub(crate) struct Member<'a> {
     pub(crate) job: &'a Job,
     pub(crate) logical: &'a LogicalPlan,
     pub(crate) sink: &'a mut dyn Sink,
+    /// Where its late rows go.
+    pub(crate) late_sink: Option<Box<dyn Sink>>,
 }
 
 impl Job {
@@ -130,14 +132,26 @@ impl Job {
         sink: &mut dyn Sink,
         stop: watch::Receiver<bool>,
     ) -> Result<Summary, Error> {
-        let members = vec![Member { name: "query", job: self, logical, sink }];
+        self.run_with_late_sink(logical, directory, pace, (sink, None), stop).await
+    }
+
+    /// The same, with a sink for its results and perhaps one for its late rows.
+    pub(crate) async fn run_with_late_sink(
+        &self,
+        logical: &LogicalPlan,
+        directory: &StateDirectory,
+        pace: Pace,
+        (sink, late_sink): (&mut dyn Sink, Option<Box<dyn Sink>>),
+        stop: watch::Receiver<bool>,
+    ) -> Result<Summary, Error> {
+        let members = vec![Member { name: "query", job: self, logical, sink, late_sink }];
         run_together(members, directory, pace, stop).await?.remove(0)
     }
 }
 
 /// Runs queries that read the same streams on from where `directory` says; how each of them ended.
 pub(crate) async fn run_together(
-    members: Vec<Member<'_>>,
+    mut members: Vec<Member<'_>>,
     directory: &StateDirectory,
     pace: Pace,
     stop: watch::Receiver<bool>,
@@ -149,9 +163,13 @@ pub(crate) async fn run_together(
     };
     let job = members[0].job;
     let mut queries = Vec::new();
-    for member in &members {
+    for member in &mut members {
         let options = QueryOptions { name: member.name.to_owned(), ..options(pace.batch_rows) };
         let planned = PlannedQuery::plan_emitting(member.logical, member.job.emission, options).await?;
+        let planned = match member.late_sink.take() {
+            Some(sink) => planned.send_late_to(sink),
+            None => planned,
+        };
         queries.push(planned.keep_in(directory, policy, Misfit::Refuse)?);
     }
     let ingests = resume_streams(&mut queries, directory, |stream| {

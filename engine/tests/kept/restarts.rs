@@ -7,11 +7,12 @@ use datafusion::object_store::path::Path;
 use millstream_engine::Error;
 use millstream_engine::durable::{Durability, ObjectFiles, StateDirectory};
 use millstream_engine::plan::Emission;
+use millstream_engine::sink::Sink;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 
-use super::sink::{End, Ledger, LedgerSink};
+use super::sink::{End, Ledger, LedgerSink, is_lost_answer};
 use super::{Job, Pace, Table, as_process};
 use crate::oracle::Log;
 use crate::oracle::batch::{Relation, logical_plan, results};
@@ -46,15 +47,23 @@ pub(crate) fn restarted(
     emission: Emission,
     rng: &mut StdRng,
 ) -> Result<(Vec<Cells>, u32), String> {
-    let tables = logs.iter().map(|log| Table { log: Arc::new(log.clone()), window: None }).collect();
-    let job = Job { sql: query.sql, tables, given: None, emission };
-    let state = if rng.random() { State::Store(Arc::default()) } else { State::Folder(tempfile::tempdir().unwrap()) };
-    let lives = Lives { job, relations: relations.to_vec(), state, ledger: Ledger::default() };
-    let mut deaths = 0;
-    while !lives.start(deaths, rng)? {
-        deaths += 1;
-    }
+    let lives = Lives::new(query, logs, relations, emission, None, rng);
+    let deaths = lives.run(rng)?;
     Ok((cells_of(&lives.ledger.rows(), 0.0), deaths))
+}
+
+/// The same with the late rows of `query` behind its own: either sink may be the one that it dies at.
+pub(crate) fn restarted_with_late_sink(
+    query: &Query,
+    logs: &[Log],
+    relations: &[Relation],
+    emission: Emission,
+    rng: &mut StdRng,
+) -> Result<(Vec<Cells>, Vec<Cells>, u32), String> {
+    let late = Ledger::default();
+    let lives = Lives::new(query, logs, relations, emission, Some(late.clone()), rng);
+    let deaths = lives.run(rng)?;
+    Ok((cells_of(&lives.ledger.rows(), 0.0), cells_of(&late.rows(), 0.0), deaths))
 }
 
 /// Runs a future that is told to stop before it is polled for the `polls`-th time.
@@ -94,9 +103,35 @@ struct Lives {
     relations: Vec<Relation>,
     state: State,
     ledger: Ledger,
+    /// Where its late rows go.
+    late: Option<Ledger>,
 }
 
 impl Lives {
+    fn new(
+        query: &Query,
+        logs: &[Log],
+        relations: &[Relation],
+        emission: Emission,
+        late: Option<Ledger>,
+        rng: &mut StdRng,
+    ) -> Self {
+        let tables = logs.iter().map(|log| Table { log: Arc::new(log.clone()), window: None }).collect();
+        let job = Job { sql: query.sql, tables, given: None, emission };
+        let state =
+            if rng.random() { State::Store(Arc::default()) } else { State::Folder(tempfile::tempdir().unwrap()) };
+        Self { job, relations: relations.to_vec(), state, ledger: Ledger::default(), late }
+    }
+
+    /// Starts the query until it comes to its end; how many deaths that took.
+    fn run(&self, rng: &mut StdRng) -> Result<u32, String> {
+        let mut deaths = 0;
+        while !self.start(deaths, rng)? {
+            deaths += 1;
+        }
+        Ok(deaths)
+    }
+
     /// Runs the query to its end or its death; whether it came to its end.
     fn start(&self, deaths: u32, rng: &mut StdRng) -> Result<bool, String> {
         let pace = Pace {
@@ -107,17 +142,22 @@ impl Lives {
         };
         let death = (deaths < MOST_DEATHS).then(|| (rng.random_range(1..6), End::LoseAnswer));
         let mut sink = LedgerSink::new(self.ledger.clone(), None, death);
+        let late_sink = self.late.as_ref().map(|late| {
+            let death = (deaths < MOST_DEATHS).then(|| (rng.random_range(1..4), End::LoseAnswer));
+            Box::new(LedgerSink::new(late.clone(), None, death)) as Box<dyn Sink>
+        });
         let (sender, stop) = watch::channel(false);
         // A third of the runs are told to stop, at any of their steps: many of them while they still recover.
         let polls = if deaths < MOST_DEATHS && rng.random_bool(0.3) { rng.random_range(1..80) } else { u32::MAX };
         let ended = as_process(async {
             let directory = self.state.open()?;
             let logical = logical_plan(self.job.sql, &self.relations).await;
-            stopped_at(polls, sender, self.job.run(&logical, &directory, pace, &mut sink, stop)).await
+            let sinks = (&mut sink as &mut dyn Sink, late_sink);
+            stopped_at(polls, sender, self.job.run_with_late_sink(&logical, &directory, pace, sinks, stop)).await
         });
         match ended {
             Ok(summary) => Ok(!summary.was_stopped),
-            Err(_) if sink.is_over() => Ok(false),
+            Err(error) if is_lost_answer(&error) => Ok(false),
             Err(error) => Err(format!("{} after {deaths} deaths: {error}: {error:?}", self.job.sql)),
         }
     }

@@ -16,6 +16,13 @@ use crate::oracle::table::{cells_of, difference};
 /// How far doubles may lie apart where an epoch was made again.
 const DOUBLES_APART: f64 = 1e-6;
 
+const LOST_ANSWER: &str = "the answer was lost";
+
+/// Whether a query ended because a sink lost its answer.
+pub(crate) fn is_lost_answer(error: &Error) -> bool {
+    matches!(error, Error::External { source, .. } if source.to_string() == LOST_ANSWER)
+}
+
 /// What the destination holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger(Arc<Mutex<Held>>);
@@ -67,11 +74,6 @@ impl LedgerSink {
         Self { ledger, disk, staged: Vec::new(), end }
     }
 
-    /// Whether the commits after which something happens are made.
-    pub(crate) fn is_over(&self) -> bool {
-        self.end.as_ref().is_some_and(|(left, _)| *left == 0)
-    }
-
     /// Counts a commit.
     fn end_if_due(&mut self) -> Result<()> {
         let Some((left, end)) = &mut self.end else { return Ok(()) };
@@ -81,7 +83,7 @@ impl LedgerSink {
                 stop.send_replace(true);
                 Ok(())
             }
-            End::LoseAnswer if *left == 0 => Err(Error::external("committing", "the answer was lost")),
+            End::LoseAnswer if *left == 0 => Err(Error::external("committing", LOST_ANSWER)),
             _ => Ok(()),
         }
     }

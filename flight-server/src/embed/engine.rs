@@ -10,7 +10,7 @@ use datafusion::logical_expr::{AggregateUDF, LogicalPlanBuilder, ScalarUDF};
 use millstream_connectors::{ViewSink, is_pushed};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{Emission, Location, StreamDefinition};
-use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
+use millstream_engine::query::{PlannedQuery, Query, QueryOptions, QueryProgress};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
 use millstream_sql::statement::{Control, Running as ShowRunning};
@@ -24,8 +24,9 @@ use super::query::{Rows, RowsSink, RunningQuery};
 use super::stream::PushStream;
 use crate::declarations::{StreamSides, declare, prepare, query_options, register_stream, table_definition};
 use crate::error::{Error, Result};
+use crate::explain::{analysis, explanation, plan_analyzed};
 use crate::memory::Memory;
-use crate::queries::open_stream;
+use crate::queries::{open_stream, plan_query};
 use crate::running::{QueryStatus, queries_table, watermarks_table};
 use crate::session::{Script, placed, refusal};
 
@@ -173,11 +174,22 @@ impl Engine {
         let script = script(sql);
         let (query, parsed) = self.only_query(&script)?;
         let planned = self.plan(&query, None, &parsed, &script).await?;
-        let parts = planned.explain().into_iter().map(|(view, explanation)| match view {
-            Some(view) => format!("view {view}\n{explanation}\n"),
-            None => format!("{explanation}\n"),
-        });
-        Ok(parts.collect())
+        Ok(explanation(planned.explain()))
+    }
+
+    /// Runs a query until its streams end, or [`Engine::stop`], drops its rows, and says what [`Engine::explain`] does
+    /// with what its plans have done: `EXPLAIN ANALYZE`.
+    ///
+    /// # Errors
+    /// Fails if the text is not one query that can be run, and as a stream or a plan does.
+    pub async fn explain_analyze(&self, sql: &str) -> Result<String> {
+        let script = script(sql);
+        let (query, parsed) = self.only_query(&script)?;
+        let planned = plan_analyzed(&query, self.options(None)?).await;
+        let (query, sink) = planned.map_err(|error| placed(error, &parsed, &script))?;
+        let started = self.start(vec![Job { query, sink, stop: watch::channel(false).0 }])?.pop();
+        let running = started.ok_or_else(|| millstream_engine::Error::internal("a query was not started"))?;
+        Ok(analysis(&running.wait().await?))
     }
 
     /// Declares a pushed stream.
@@ -370,15 +382,15 @@ impl Engine {
         parsed: &ParsedStatement,
         script: &Script,
     ) -> Result<PlannedQuery> {
-        let options = {
-            let mut declared = self.declared();
-            let mut options = query_options(&declared.language, &declared.memory)?;
-            options.name = declared.name_of(sink);
-            options
-        };
-        PlannedQuery::plan_emitting(&query.logical, query.emission, options)
-            .await
-            .map_err(|error| placed(error, parsed, script))
+        let options = self.options(sink)?;
+        plan_query(query, options).await.map_err(|error| placed(error, parsed, script))
+    }
+
+    /// How a query runs that is planned now, into this sink.
+    fn options(&self, sink: Option<&str>) -> Result<QueryOptions> {
+        let mut declared = self.declared();
+        let options = query_options(&declared.language, &declared.memory)?;
+        Ok(QueryOptions { name: declared.name_of(sink), ..options })
     }
 
     /// Starts queries that share the reading of their streams.
@@ -488,7 +500,13 @@ fn fixed_rows(rows: RecordBatch, text: &str) -> Result<StreamQuery> {
     let logical = LogicalPlanBuilder::scan("shown", provider_as_source(Arc::new(table)), None)
         .and_then(LogicalPlanBuilder::build)
         .map_err(millstream_engine::Error::from)?;
-    Ok(StreamQuery { logical, text: text.to_owned(), emission: Emission::default(), is_streaming: false })
+    Ok(StreamQuery {
+        logical,
+        text: text.to_owned(),
+        emission: Emission::default(),
+        is_streaming: false,
+        late_sink: None,
+    })
 }
 
 fn script(sql: &str) -> Script {

@@ -422,6 +422,10 @@ impl Asserted {
     fn new(parsed: &ParsedStatement, compiled: Result<Statement, Refusal>) -> Result<Self, Refusal> {
         let is_ordered = parsed.is_ordered();
         match compiled? {
+            Statement::Select(query) | Statement::Insert { query, .. } if query.late_sink.is_some() => {
+                let error = Refusal::new("a test writes to no sink, and the query has LATE DATA TO one");
+                Err(error.hint("leave it out and SELECT from stream$late").at(Some(parsed.location)))
+            }
             Statement::Select(query) | Statement::Insert { query, .. } => Ok(Self { query, is_ordered }),
             _ => Err(Refusal::new("this is no query").hint("ASSERT takes SELECT …").at(Some(parsed.location))),
         }

@@ -62,14 +62,14 @@ impl Place for FilesPlace {
     }
 
     fn rows(&self, scenario: &Scenario) -> Vec<String> {
-        rows_of_files(&self.folder.path("out"), self.format, scenario)
+        rows_of_files(&self.folder.path("out"), self.format, scenario.columns)
     }
 }
 
 /// The rows of all files in a folder, in one order.
-fn rows_of_files(folder: &str, format: &str, scenario: &Scenario) -> Vec<String> {
+pub(crate) fn rows_of_files(folder: &str, format: &str, columns: &str) -> Vec<String> {
     let options = format!("connector = 'files', path = '{folder}', format = '{format}'");
-    sorted(&run_sql(&format!("CREATE TABLE r ({}) WITH ({options}); SELECT * FROM r", scenario.columns)).silent())
+    sorted(&run_sql(&format!("CREATE TABLE r ({columns}) WITH ({options}); SELECT * FROM r")).silent())
 }
 
 /// The sink `delta`.
@@ -115,7 +115,7 @@ impl Place for DeltaPlace {
         for (number, file) in self.files().iter().enumerate() {
             std::fs::copy(file.trim_start_matches("file://"), folder.path(&format!("{number}.parquet"))).unwrap();
         }
-        rows_of_files(&folder.path(""), "parquet", scenario)
+        rows_of_files(&folder.path(""), "parquet", scenario.columns)
     }
 }
 

@@ -51,6 +51,26 @@ impl Scenario {
         Self { is_upsert: true, ..Self::new("upsert", (files, rows), select, columns) }
     }
 
+    /// Counts in windows so short that rows are late for all of theirs.
+    pub(crate) fn with_late_rows(files: usize, rows: usize) -> Self {
+        let select = "SELECT window_end AS closed, szcode, COUNT(*) AS n, SUM(v) AS s
+                      FROM t [Range 1 s, Slide 1 s] GROUP BY window_end, szcode";
+        let columns = "closed TIMESTAMP(3), szcode VARCHAR, n BIGINT, s BIGINT";
+        Self::new("late rows", (files, rows), select, columns)
+    }
+
+    /// The late rows of `t` that a run sets aside that nothing happens to, in one order.
+    pub(crate) fn late_rows(&self) -> Vec<String> {
+        let (streams, select) = (self.streams(), self.select);
+        // What stands behind an INSERT runs with it, unless it is no query.
+        let output = run_sql(&format!(
+            "{streams} CREATE SINK r WITH (connector = 'blackhole'); INSERT INTO r {select};
+             DROP SINK r; SELECT szcode, eventTime, v FROM t$late"
+        ));
+        output.check();
+        sorted(&output.stdout)
+    }
+
     /// Pairs of two streams in each window.
     pub(crate) fn join(rows: usize) -> Self {
         let select = "SELECT t.szcode AS szcode, COUNT(*) AS n, SUM(t.v * q.v) AS s
@@ -213,11 +233,15 @@ pub(crate) trait Place {
     fn sink(&self) -> String;
     /// The statements that run a query into `r`.
     fn statements(&self, select: &str) -> String {
-        format!("{} INSERT INTO r {select}", self.sink())
+        format!("{} INSERT INTO r {select} {}", self.sink(), self.clauses())
     }
     /// What the names of the sink's durable steps begin with: its connector, which is its first option.
     fn step_prefix(&self) -> String {
         format!("{}.", self.sink().split('\'').nth(1).unwrap_or_default())
+    }
+    /// What stands behind the query.
+    fn clauses(&self) -> &'static str {
+        ""
     }
     /// What is there, in one order.
     fn rows(&self, scenario: &Scenario) -> Vec<String>;

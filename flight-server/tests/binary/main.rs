@@ -13,6 +13,7 @@ mod functions;
 mod generator;
 mod history;
 mod kept;
+mod late_rows;
 mod limits;
 mod memory;
 mod nexmark;

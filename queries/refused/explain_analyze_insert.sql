@@ -1,0 +1,1 @@
+EXPLAIN ANALYZE INSERT INTO out SELECT COUNT(*) FROM STOCK [Range 5 minutes, Slide 1 minute]

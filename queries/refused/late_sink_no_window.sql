@@ -1,0 +1,1 @@
+SELECT szcode FROM STOCK LATE DATA TO out

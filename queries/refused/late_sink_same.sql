@@ -1,0 +1,1 @@
+INSERT INTO out SELECT COUNT(*) FROM STOCK [Range 5 minutes, Slide 1 minute] LATE DATA TO out

@@ -1,0 +1,1 @@
+SELECT name FROM codes LATE DATA TO out

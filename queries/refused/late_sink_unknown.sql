@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM STOCK [Range 5 minutes, Slide 1 minute] LATE DATA TO outt
