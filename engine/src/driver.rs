@@ -433,6 +433,7 @@ impl Driver {
             watermark,
             state_bytes: self.stage.counts().state_bytes,
             disk_bytes: self.options.state_memory.disk_bytes(),
+            inputs: self.stage.inputs(),
             epoch_time,
             recovery: None,
         }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
-use crate::executor::{Stage, StageOptions};
+use crate::executor::{RowCounts, Stage, StageOptions};
 use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
@@ -235,10 +235,23 @@ pub struct QueryProgress {
     pub state_bytes: u64,
     /// The disk that the state of all queries that share its memory takes besides.
     pub disk_bytes: u64,
+    /// Its inputs, those of its views included.
+    pub inputs: Vec<InputProgress>,
     /// How long the last epoch took.
     pub epoch_time: Duration,
     /// How far it has come with rebuilding its state, while it does.
     pub recovery: Option<Recovery>,
+}
+
+/// An input of a running query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputProgress {
+    /// The stream or view with its window: `trades[range 5 minutes slide 1 minute]`.
+    pub name: String,
+    /// Where its rows went.
+    pub rows: RowCounts,
+    /// Memory of its state.
+    pub state_bytes: u64,
 }
 
 /// The replay of the epochs since the last checkpoint.
@@ -260,6 +273,7 @@ impl Default for QueryProgress {
             watermark: Watermark::START,
             state_bytes: 0,
             disk_bytes: 0,
+            inputs: Vec::new(),
             epoch_time: Duration::ZERO,
             recovery: None,
         }

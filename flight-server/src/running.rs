@@ -1,4 +1,4 @@
-//! What SHOW QUERIES and SHOW WATERMARKS tell of queries that run, and the warning that no window closes.
+//! What SHOW QUERIES, SHOW STATE and SHOW WATERMARKS tell of queries that run, and the warning that no window closes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use datafusion::arrow::array::{ArrayRef, StringArray, UInt32Array, UInt64Array};
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::ingest::{Ingest, PartitionState, PartitionStatus};
-use millstream_engine::query::{Query, QueryProgress};
+use millstream_engine::query::{InputProgress, Query, QueryProgress};
 use millstream_engine::time::{Clock, SystemClock, Watermark};
 use tokio::sync::watch;
 
@@ -52,6 +52,27 @@ pub(crate) fn queries_table(queries: &[QueryStatus]) -> Result<RecordBatch> {
         ("rows_late", figure(|progress| progress.rows_late)),
         ("watermark", text(&|query| shown(query.progress.watermark))),
         ("state_bytes", figure(|progress| progress.state_bytes)),
+    ])
+}
+
+/// One row per input of each query: where its rows went, and the memory of what it holds of them.
+///
+/// # Errors
+/// Fails only if the columns have different lengths.
+pub(crate) fn state_table(queries: &[QueryStatus]) -> Result<RecordBatch> {
+    let inputs: Vec<_> =
+        queries.iter().flat_map(|query| query.progress.inputs.iter().map(|input| (&query.name, input))).collect();
+    let figure = |value: fn(&InputProgress) -> u64| -> ArrayRef {
+        Arc::new(inputs.iter().map(|(_, input)| value(input)).collect::<UInt64Array>())
+    };
+    table([
+        ("query", Arc::new(inputs.iter().map(|(query, _)| Some(query)).collect::<StringArray>())),
+        ("input", Arc::new(inputs.iter().map(|(_, input)| Some(&input.name)).collect::<StringArray>())),
+        ("rows_read", figure(|input| input.rows.read)),
+        ("rows_used", figure(|input| input.rows.used)),
+        ("rows_filtered", figure(|input| input.rows.filtered)),
+        ("rows_late", figure(|input| input.rows.late)),
+        ("state_bytes", figure(|input| input.state_bytes)),
     ])
 }
 

@@ -28,7 +28,7 @@ use crate::history::History;
 use crate::memory::Memory;
 use crate::output::Output;
 use crate::queries::{Job, Outcome, lost_rows, plan_query, run_together};
-use crate::running::{QueryStatus, queries_table, watermarks_table};
+use crate::running::{QueryStatus, queries_table, state_table, watermarks_table};
 use crate::screen::Screen;
 use crate::state::State;
 
@@ -253,6 +253,7 @@ impl Session {
             }
             Statement::Show(rows) => self.show(rows).await?,
             Statement::ShowRunning(Running::Queries) => self.show(queries_table(&self.query_statuses())?).await?,
+            Statement::ShowRunning(Running::State) => self.show(state_table(&self.query_statuses())?).await?,
             Statement::ShowRunning(Running::Watermarks) => {
                 let ingests = self.outcomes.iter().flat_map(|outcome| &outcome.ingests).cloned().collect::<Vec<_>>();
                 self.show(watermarks_table(&ingests)?).await?;

@@ -32,7 +32,7 @@ const STATEMENTS: [&str; 12] =
 
 const KINDS: &str = "STREAM, TABLE, VIEW, MATERIALIZED VIEW, SINK, FUNCTION or AGGREGATE";
 const KINDS_SHOWN: &str =
-    "STREAMS, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, FUNCTIONS, AGGREGATES, QUERIES or WATERMARKS";
+    "STREAMS, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, FUNCTIONS, AGGREGATES, QUERIES, WATERMARKS or STATE";
 
 /// What parsing needs besides the tokens.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +186,8 @@ fn parse_show(cursor: &mut Cursor<'_>) -> Result<Body> {
         Body::ShowRunning(Running::Queries)
     } else if cursor.eat_word("watermarks") {
         Body::ShowRunning(Running::Watermarks)
+    } else if cursor.eat_word("state") {
+        Body::ShowRunning(Running::State)
     } else {
         Body::Show(parse_kind(cursor, "s").ok_or_else(|| cursor.expected(KINDS_SHOWN))?)
     };

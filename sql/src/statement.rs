@@ -122,6 +122,8 @@ pub enum Running {
     Queries,
     /// One row per partition of each stream.
     Watermarks,
+    /// One row per input of each query.
+    State,
 }
 
 /// What can be done to a query that runs.

@@ -199,10 +199,15 @@ impl State {
     }
 
     pub(super) fn bytes(&self) -> usize {
+        self.bytes_by_input().into_iter().sum()
+    }
+
+    /// The memory that the state of each input takes; of inputs that hold none nothing is said.
+    pub(super) fn bytes_by_input(&self) -> Vec<usize> {
         match self {
-            Self::Windows { leaves, .. } => leaves.iter().map(LeafState::bytes).sum(),
-            Self::Unbounded { state, .. } => state.bytes(),
-            Self::Stateless { .. } | Self::Finite { .. } => 0,
+            Self::Windows { leaves, .. } => leaves.iter().map(LeafState::bytes).collect(),
+            Self::Unbounded { state, .. } => vec![state.bytes()],
+            Self::Stateless { .. } | Self::Finite { .. } => Vec::new(),
         }
     }
 }

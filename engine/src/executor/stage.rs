@@ -25,6 +25,7 @@ use crate::ingest::Block;
 use crate::nodes::{Bindings, SlotId};
 use crate::plan::{Emission, EmissionMode, Input};
 use crate::program::{Explanation, Planner, Program, Shape};
+use crate::query::InputProgress;
 use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
 use crate::window::{Contents, WindowSpec};
@@ -226,6 +227,17 @@ impl Stage {
             plans_made: self.program.plans_made(),
             plan_count: self.program.plan_count(),
         }
+    }
+
+    /// Its inputs, and then its views'.
+    pub(crate) fn inputs(&self) -> Vec<InputProgress> {
+        let bytes = self.state.bytes_by_input().into_iter().map(Some).chain(std::iter::repeat(None));
+        let own = self.program.inputs.iter().zip(&self.counts).zip(bytes).map(|((leaf, rows), bytes)| InputProgress {
+            name: leaf.table().scan_name(),
+            rows: *rows,
+            state_bytes: bytes.unwrap_or_default() as u64,
+        });
+        own.chain(self.views.iter().flat_map(|view| view.stage.inputs())).collect()
     }
 
     /// Its plans and its views' with what they have done, views first.

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::explain::{analysis, explanation, plan_analyzed};
 use crate::memory::Memory;
 use crate::queries::{open_stream, plan_query};
-use crate::running::{QueryStatus, queries_table, watermarks_table};
+use crate::running::{QueryStatus, queries_table, state_table, watermarks_table};
 use crate::session::{Script, placed, refusal};
 
 /// Declares streams and runs queries; clones are the same engine.
@@ -288,6 +288,7 @@ impl Engine {
         let rows = match self.compile(parsed, script)? {
             Statement::Show(rows) => rows,
             Statement::ShowRunning(ShowRunning::Queries) => queries_table(&self.query_statuses())?,
+            Statement::ShowRunning(ShowRunning::State) => state_table(&self.query_statuses())?,
             Statement::ShowRunning(ShowRunning::Watermarks) => watermarks_table(&self.ingests())?,
             _ => return self.only_query(script),
         };

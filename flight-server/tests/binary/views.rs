@@ -65,6 +65,8 @@ fn the_queries_of_a_script_are_shown() {
     let sql = format!("{} {SUMS}; SHOW QUERIES", streams(&folder));
     let shown = run_sql(&sql).silent();
     assert!(shown.contains("sums,ended,"), "{shown}");
+    let state = run_sql(&format!("{} {SUMS}; SHOW STATE", streams(&folder))).silent();
+    assert!(state.contains("sums,t[range 10 seconds slide 10 seconds],5,5,0,0,"), "{state}");
     let watermarks = run_sql(&format!("{} {SUMS}; SHOW WATERMARKS", streams(&folder))).silent();
     assert!(watermarks.lines().nth(1).is_some_and(|row| row.starts_with("t,0,")), "{watermarks}");
 }
