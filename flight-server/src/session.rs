@@ -224,17 +224,18 @@ impl Session {
                 self.language.register_table(definition, provider);
             }
             Statement::CreateView { definition, .. } => self.language.register_view(definition),
-            Statement::CreateMaterializedView { definition, query, .. } if self.mode == Mode::Explain => {
-                self.explain(&query, parsed, script).await?;
-                self.language.register_view(definition);
-            }
             Statement::CreateMaterializedView { definition, query, retain } => {
                 let planned = self.plan(&query, Some(&definition.name), parsed, script).await?;
-                let file = self.state.as_ref().map(|state| state.view_file(planned.name())).transpose()?;
+                let runs = self.mode == Mode::Run;
+                let kept = self.state.as_ref().filter(|_| runs);
+                let file = kept.map(|state| state.view_file(planned.name())).transpose()?;
                 let sink = ViewSink::open(&definition.name, planned.results(), planned.schema(), retain, file);
                 let sink = sink.map_err(|error| placed(error, parsed, script))?;
                 self.language.register_materialized_view(definition, sink.rows());
-                return Job::new(planned, |_| Ok(Box::new(sink))).map(Some);
+                if runs {
+                    return Job::new(planned, |_| Ok(Box::new(sink))).map(Some);
+                }
+                self.output.text(&explanation(planned.explain()))?;
             }
             Statement::CreateSink { definition, .. } => {
                 millstream_connectors::check_sink(&definition.name, &definition.options)
