@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
-use millstream_engine::plan::{Emission, EmissionMode};
+use millstream_engine::plan::{Emission, EmissionMode, Location};
 
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result, location};
@@ -43,6 +43,12 @@ pub(crate) fn take_emission(
         parse_clause(&mut cursor, parameters, &mut emission, &mut has_mode)?;
     }
     Ok((query, emission))
+}
+
+/// The place of EMIT at the end of a query, if it is there.
+pub(crate) fn place_of_emit(tokens: &[TokenWithSpan]) -> Option<Location> {
+    let tail = tokens.get(tail_start(tokens)..)?;
+    tail.iter().find(|token| is_word(&token.token, "emit")).and_then(|token| location(token.span.start))
 }
 
 /// Where the clauses about emission begin, outside all parentheses.

@@ -8,11 +8,12 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
-use millstream_engine::plan::{Emission, Location, StreamDefinition};
+use millstream_engine::plan::{Emission, EmissionMode, Location, StreamDefinition};
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
-use crate::check::check;
+use crate::check::{check, is_windowed};
 use crate::duration::Parameters;
+use crate::emission::place_of_emit;
 use crate::error::{Error, Result};
 use crate::function::{FunctionDefinition, Functions};
 use crate::interval::{self, interval_join};
@@ -348,6 +349,9 @@ impl Session {
     fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
         let logical = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog)).plan(query)?;
         let mut emission = query.emission;
+        if emission.mode == EmissionMode::Results && !is_windowed(&logical) {
+            refuse_final(query)?;
+        }
         let logical = match interval_join(&logical, query)? {
             None => logical,
             Some(_) if emission != Emission::default() => {
@@ -371,6 +375,13 @@ impl Session {
         }
         Ok(StreamQuery { logical, text: query.text.clone(), emission, is_streaming })
     }
+}
+
+/// Refuses to wait for the end of windows that a query does not have.
+fn refuse_final(query: &ParsedQuery) -> Result<()> {
+    let Some(place) = place_of_emit(&query.tokens) else { return Ok(()) };
+    let error = Error::new("the results of windows are to be given as they close, but the query has no window");
+    Err(error.hint("leave EMIT out, or give the stream a window: t [Range 5 minutes, Slide 1 minute]").at(Some(place)))
 }
 
 /// The error of a lookup that is known to fail.
