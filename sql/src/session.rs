@@ -25,6 +25,7 @@ use crate::settings::check_setting;
 use crate::show::{describe, describe_columns, show};
 use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind, Statement, StreamQuery};
 use crate::test_block::{RowList, TestItem, parse_tests};
+use crate::time_pattern::check_time_patterns;
 
 /// Reads statements; what they declare is registered by the caller once it is carried out.
 ///
@@ -348,6 +349,7 @@ impl Session {
     /// Plans and checks a query.
     fn query(&self, query: &ParsedQuery) -> Result<StreamQuery> {
         let logical = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog)).plan(query)?;
+        check_time_patterns(&logical, query)?;
         let mut emission = query.emission;
         if emission.mode == EmissionMode::Results && !is_windowed(&logical) {
             refuse_final(query)?;
