@@ -127,6 +127,9 @@ impl Stage {
             }
         }
         if self.output.has_history() {
+        if let Some(outer) = &self.program.outer {
+            outer.display().lines().for_each(|line| push_line(&mut text, line));
+        }
             push_line(&mut text, &format!("emit {:?}", self.output.emission));
         }
         for schema in self.state_schemas()? {
