@@ -140,8 +140,9 @@ pub enum EmissionMode {
         /// The least time between two results of open windows.
         every: Option<Duration>,
     },
-    /// Each combination of rows once, as the last of them comes in: for inner joins of windows by row under filters and
-    /// expressions. Rows behind the watermark of their partition are late.
+    /// Each combination of rows once, as the last of them comes in: for joins of windows by row under filters and
+    /// expressions. Of an outer join of two, rows beside NULLs are given once no partner can come any more. Rows behind
+    /// the watermark of their partition are late.
     Pairs,
 }
 

@@ -171,11 +171,17 @@ fn classify_join(join: &Join, query: &ParsedQuery) -> Result<Rows> {
 fn endless_join(join: &Join, query: &ParsedQuery) -> Error {
     let name = |plan| leaves(plan).first().map(|leaf| leaf.input().name().to_owned()).unwrap_or_default();
     let (left, right) = (name(&join.left), name(&join.right));
+    let windows = format!("give both a window: {left} [Range 5 minutes, Slide 1 minute]");
+    let bounds = "bound the event times on both sides in ON";
+    let hint = match join.join_type {
+        JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => format!(
+            "{windows}; or {bounds}: {left}.ts BETWEEN {right}.ts - INTERVAL '10' SECOND AND {right}.ts + INTERVAL '5' \
+             SECOND"
+        ),
+        _ => windows,
+    };
     Error::new(format!("a join of two endless streams, \"{left}\" and \"{right}\", would keep all their rows for ever"))
-        .hint(format!(
-            "give both a window: {left} [Range 5 minutes, Slide 1 minute]; or bound the event times of an inner join on \
-             both sides: {left}.ts BETWEEN {right}.ts - INTERVAL '10' SECOND AND {right}.ts + INTERVAL '5' SECOND"
-        ))
+        .hint(hint)
         .at(query.find(&["join"]))
 }
 

@@ -60,6 +60,12 @@ pub(crate) fn take_emission(tokens: &[TokenWithSpan], parameters: &Parameters) -
     Ok((query, tail))
 }
 
+/// The place of EMIT at the end of a query, if it is there.
+pub(crate) fn place_of_emit(tokens: &[TokenWithSpan]) -> Option<Location> {
+    let tail = tokens.get(tail_start(tokens)..)?;
+    tail.iter().find(|token| is_word(&token.token, "emit")).and_then(|token| location(token.span.start))
+}
+
 /// Where the clauses about emission begin, outside all parentheses.
 fn tail_start(tokens: &[TokenWithSpan]) -> usize {
     let mut depth = 0_usize;

@@ -2,13 +2,14 @@
 //!
 //! `a JOIN b ON a.k = b.k AND a.ts BETWEEN b.ts - INTERVAL '10' SECOND AND b.ts + INTERVAL '5' SECOND` keeps each row
 //! until no row to come can lie within the bounds. It becomes a join of windows by row that are long enough, whose
-//! combinations are given once: [`EmissionMode::Pairs`].
+//! combinations are given once: [`EmissionMode::Pairs`]. So are the rows of an outer join without a partner, when they
+//! leave their window; its bounds must be in ON, as WHERE would drop those rows.
 
 use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, Result as DataFusionResult, ScalarValue, TableReference};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, TableScan};
+use datafusion::logical_expr::{BinaryExpr, Expr, Join, LogicalPlan, LogicalPlanBuilder, Operator, TableScan};
 use millstream_engine::plan::{EmissionMode, StreamTable};
 use millstream_engine::time::Span;
 use millstream_engine::window::WindowSpec;
@@ -40,19 +41,22 @@ struct Bounds {
 pub(crate) fn interval_join(plan: &LogicalPlan, query: &ParsedQuery) -> Result<Option<LogicalPlan>> {
     let sides = sides_of(plan);
     let [first, second] = sides.as_slice() else { return Ok(None) };
-    if !has_stream_join(plan) {
-        return Ok(None);
-    }
+    let Some(join) = stream_join(plan) else { return Ok(None) };
     let mut bounds = Bounds::default();
-    for condition in conditions(plan) {
+    let is_outer = join.join_type != JoinType::Inner;
+    for condition in if is_outer { conditions_of(join) } else { conditions(plan) } {
         bounds.take(&condition, first, second);
     }
     let (Some(least), Some(most)) = (bounds.least, bounds.most) else { return Ok(None) };
     let place = query.find(&["join", "from"]);
-    if let Some(other) = beyond_a_join(plan) {
+    if let Some(other) = beyond_a_join(plan, join) {
         let error = Error::unsupported(format!("{other} over a join of endless streams within bounds of time"), "");
         let hint = "only filters and expressions may stand over it; give both streams a window instead";
         return Err(error.hint(hint).at(place));
+    }
+    if is_outer && [&join.left, &join.right].into_iter().any(|side| has_join(side)) {
+        let error = Error::unsupported("a join under an outer join of endless streams within bounds of time", "");
+        return Err(error.hint("join the table with the result: (a LEFT JOIN b ON …) JOIN t ON …").at(place));
     }
     if least > most {
         let error =
@@ -106,17 +110,24 @@ fn stream(scan: &TableScan) -> Option<StreamTable> {
     provider.downcast_ref::<StreamTable>().filter(|table| table.window().is_none()).cloned()
 }
 
-/// Whether both sides of some inner join read an endless stream.
-fn has_stream_join(plan: &LogicalPlan) -> bool {
+/// The join of which both sides read an endless stream, if it is one that gives combinations and lone rows.
+fn stream_join(plan: &LogicalPlan) -> Option<&Join> {
     let reads = |plan: &LogicalPlan| !sides_of(plan).is_empty();
     match plan {
-        LogicalPlan::Join(join) if reads(&join.left) && reads(&join.right) => join.join_type == JoinType::Inner,
-        other => other.inputs().into_iter().any(has_stream_join),
+        LogicalPlan::Join(join) if reads(&join.left) && reads(&join.right) => {
+            let kinds = [JoinType::Inner, JoinType::Left, JoinType::Right, JoinType::Full];
+            kinds.contains(&join.join_type).then_some(join)
+        }
+        other => other.inputs().into_iter().find_map(stream_join),
     }
 }
 
-/// A node that asks for more than each combination of rows.
-fn beyond_a_join(plan: &LogicalPlan) -> Option<String> {
+fn has_join(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Join(_)) || plan.inputs().into_iter().any(has_join)
+}
+
+/// A node that asks for more than each combination of rows that `stream_join` gives.
+fn beyond_a_join(plan: &LogicalPlan, stream_join: &Join) -> Option<String> {
     let is_row_wise = match plan {
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
@@ -124,7 +135,7 @@ fn beyond_a_join(plan: &LogicalPlan) -> Option<String> {
         | LogicalPlan::TableScan(_)
         | LogicalPlan::Values(_)
         | LogicalPlan::EmptyRelation(_) => true,
-        LogicalPlan::Join(join) => join.join_type == JoinType::Inner,
+        LogicalPlan::Join(join) => join.join_type == JoinType::Inner || std::ptr::eq(join, stream_join),
         other => sides_of(other).is_empty(),
     };
     if !is_row_wise {
@@ -132,7 +143,7 @@ fn beyond_a_join(plan: &LogicalPlan) -> Option<String> {
         let name = text.split([':', ' ']).next().unwrap_or_default().to_uppercase();
         return Some(if name == "AGGREGATE" { "GROUP BY".to_owned() } else { name });
     }
-    plan.inputs().into_iter().find_map(beyond_a_join)
+    plan.inputs().into_iter().find_map(|input| beyond_a_join(input, stream_join))
 }
 
 /// Every condition that holds for all rows of the result.
@@ -141,17 +152,19 @@ fn conditions(plan: &LogicalPlan) -> Vec<Expr> {
     let visited: DataFusionResult<_> = plan.apply(|node| {
         match node {
             LogicalPlan::Filter(filter) => all.extend(split_conjunction(&filter.predicate).into_iter().cloned()),
-            LogicalPlan::Join(join) if join.join_type == JoinType::Inner => {
-                all.extend(join.filter.iter().flat_map(|filter| split_conjunction(filter)).cloned());
-                let equal = |(left, right): &(Expr, Expr)| left.clone().eq(right.clone());
-                all.extend(join.on.iter().map(equal));
-            }
+            LogicalPlan::Join(join) if join.join_type == JoinType::Inner => all.extend(conditions_of(join)),
             _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(visited.is_ok(), "the visitor never fails");
     all
+}
+
+/// The conditions of a join itself.
+fn conditions_of(join: &Join) -> Vec<Expr> {
+    let equal = join.on.iter().map(|(left, right)| left.clone().eq(right.clone()));
+    join.filter.iter().flat_map(|filter| split_conjunction(filter)).cloned().chain(equal).collect()
 }
 
 impl Bounds {

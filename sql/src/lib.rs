@@ -47,6 +47,7 @@ pub mod statement;
 mod suggest;
 mod table_function;
 pub mod test_block;
+mod time_pattern;
 mod time_zone;
 mod token;
 mod types;

@@ -126,7 +126,8 @@ fn other(
 ) -> Error {
     let root = error.find_root();
     let text = root.message().into_owned();
-    let known = not_grouped(&text, place, query).or_else(|| wrong_argument(&text, query));
+    let known = not_grouped(&text, place, query).or_else(|| no_list(&text, query));
+    let known = known.or_else(|| wrong_argument(&text, query));
     let is_missing = matches!(root, DataFusionError::NotImplemented(_));
     let own = known.unwrap_or_else(|| sentence(&text, is_missing, diagnostic));
     Error { source: Some(Arc::new(error)), ..own }
@@ -154,6 +155,13 @@ fn not_grouped(text: &str, place: Option<Location>, query: &ParsedQuery) -> Opti
     let (column, _) = typed(query, place)?;
     let error = Error::new(format!("the column {column} is neither in GROUP BY nor inside an aggregate"));
     Some(error.hint(format!("add {column} to GROUP BY, or write an aggregate such as MAX({column})")))
+}
+
+/// UNNEST of something that is no list.
+fn no_list(text: &str, query: &ParsedQuery) -> Option<Error> {
+    let is_it = text.contains("unnest() can only be applied to");
+    let error = || Error::new("unnest takes a list").hint("make one: string_to_array(x, ' '), or ARRAY[x]");
+    is_it.then(|| error().at(query.find(&["unnest"])))
 }
 
 /// Arguments of a type that the function does not take.

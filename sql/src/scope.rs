@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Spanned, Statement as SqlStatement, TableFactor,
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectName, Query, Spanned, Statement as SqlStatement, TableFactor,
     TableFunctionArgs, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
@@ -429,18 +429,51 @@ fn window_number(args: &TableFunctionArgs) -> Option<usize> {
     }
 }
 
-/// `FROM t CROSS JOIN UNNEST(t.list)`, which DataFusion plans and then cannot run.
+const UNNEST_IN_SELECT: &str = "write it where rows are selected: FROM (SELECT unnest(list) AS x, … FROM t)";
+
+/// Lists of other relations' rows in FROM, which DataFusion plans and then cannot run.
+///
+/// `CROSS JOIN UNNEST(t.list)`, `LATERAL UNNEST(t.list)` and `LATERAL (SELECT unnest(t.list))` are all written so.
 fn refuse_lateral_unnest(relation: &TableFactor) -> DataFusionResult<()> {
-    let TableFactor::UNNEST { array_exprs, .. } = relation else { return Ok(()) };
-    let column = visit_expressions(array_exprs, |expression| match expression {
+    let refuse = |place| external(Error::unsupported("UNNEST of a column in FROM", UNNEST_IN_SELECT).at(place));
+    match relation {
+        TableFactor::UNNEST { array_exprs, .. } => column_place(array_exprs).map_or(Ok(()), |at| Err(refuse(at)))?,
+        TableFactor::Function { name, .. } if is_unnest(name) => return Err(refuse(place(name))),
+        TableFactor::Derived { lateral: true, subquery, .. } => {
+            unnest_place(subquery).map_or(Ok(()), |at| Err(refuse(at)))?;
+        }
+        _ => {}
+    }
+    let TableFactor::UNNEST { with_offset, with_ordinality, .. } = relation else { return Ok(()) };
+    if !with_offset && !with_ordinality {
+        return Ok(());
+    }
+    let clause = if *with_ordinality { "WITH ORDINALITY" } else { "WITH OFFSET" };
+    let error = Error::unsupported(format!("{clause} of UNNEST"), "leave it out");
+    Err(external(error.at(location(relation.span().start))))
+}
+
+/// The first column in the expressions, if there is one.
+fn column_place(expressions: &Vec<SqlExpr>) -> Option<Option<Location>> {
+    let column = visit_expressions(expressions, |expression| match expression {
         SqlExpr::Identifier(name) => ControlFlow::Break(name.span.start),
         SqlExpr::CompoundIdentifier(names) => ControlFlow::Break(names.first().map_or(Span::empty(), |n| n.span).start),
         _ => ControlFlow::Continue(()),
     });
-    let ControlFlow::Break(place) = column else { return Ok(()) };
-    let error = Error::unsupported("UNNEST of a column in FROM", "");
-    let hint = "write it where rows are selected: FROM (SELECT unnest(list) AS x, … FROM t)";
-    Err(external(error.hint(hint).at(location(place))))
+    column.break_value().map(location)
+}
+
+/// The first call of UNNEST in a subquery, if there is one.
+fn unnest_place(subquery: &Query) -> Option<Option<Location>> {
+    let call = visit_expressions(subquery, |expression| match expression {
+        SqlExpr::Function(function) if is_unnest(&function.name) => ControlFlow::Break(place(&function.name)),
+        _ => ControlFlow::Continue(()),
+    });
+    call.break_value()
+}
+
+fn is_unnest(name: &ObjectName) -> bool {
+    name.to_string().eq_ignore_ascii_case("unnest")
 }
 
 /// Parts of a relation that DataFusion would pass over in silence.

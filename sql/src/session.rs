@@ -8,12 +8,13 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
-use millstream_engine::plan::{Emission, Location, StreamDefinition};
+use millstream_engine::plan::{Emission, EmissionMode, Location, StreamDefinition};
 use millstream_engine::results::{MaterializedRows, QueryStates};
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
-use crate::check::check;
+use crate::check::{check, is_windowed};
 use crate::duration::Parameters;
+use crate::emission::place_of_emit;
 use crate::error::{Error, Result};
 use crate::function::{FunctionDefinition, Functions};
 use crate::interval::{self, interval_join};
@@ -27,6 +28,7 @@ use crate::settings::check_setting;
 use crate::show::{describe, describe_columns, show};
 use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind, Statement, StreamQuery};
 use crate::test_block::{RowList, TestItem, parse_tests};
+use crate::time_pattern::check_time_patterns;
 
 /// Reads statements; what they declare is registered by the caller once it is carried out.
 ///
@@ -374,7 +376,11 @@ impl Session {
         let names = Names::new(Arc::clone(&self.state), Arc::clone(&self.catalog));
         let names = names.reading(self.query_states.clone());
         let logical = names.plan(query)?;
+        check_time_patterns(&logical, query)?;
         let mut emission = query.emission;
+        if emission.mode == EmissionMode::Results && !is_windowed(&logical) {
+            refuse_final(query)?;
+        }
         let logical = match interval_join(&logical, query)? {
             None => logical,
             Some(_) if emission != Emission::default() => {
@@ -419,6 +425,13 @@ pub(crate) fn view_definition(
         }
     }
     Ok(Arc::new(ViewDefinition { name: name.to_owned(), text: query.text.clone(), query: query.clone() }))
+}
+
+/// Refuses to wait for the end of windows that a query does not have.
+fn refuse_final(query: &ParsedQuery) -> Result<()> {
+    let Some(place) = place_of_emit(&query.tokens) else { return Ok(()) };
+    let error = Error::new("the results of windows are to be given as they close, but the query has no window");
+    Err(error.hint("leave EMIT out, or give the stream a window: t [Range 5 minutes, Slide 1 minute]").at(Some(place)))
 }
 
 /// The error of a lookup that is known to fail.

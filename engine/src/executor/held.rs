@@ -130,7 +130,7 @@ impl State {
         let mut parts = Vec::with_capacity(leaves.len());
         for (leaf, window) in leaves.iter_mut().zip(windows) {
             let store = leaf.store().ok_or_else(|| Error::internal("combinations are of rows"))?;
-            let of = |from, to| store.seen_between(from, to);
+            let of = |from, to| store.seen_between(from, to).into_iter().map(|(_, rows)| rows).collect::<Vec<_>>();
             let extent = window.window(until);
             parts.push((of(EventTime(i64::MIN), before), of(before, until), extent));
         }

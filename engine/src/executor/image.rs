@@ -123,8 +123,12 @@ impl Stage {
         }
         for input in &self.program.inputs {
             if let Kept::Aggregate(plans) = &input.keeps {
+                plans.arguments().iter().for_each(|argument| push_line(&mut text, argument));
                 plans.declarations().iter().for_each(|declared| push_line(&mut text, declared));
             }
+        }
+        if let Some(outer) = &self.program.outer {
+            outer.display().lines().for_each(|line| push_line(&mut text, line));
         }
         if self.output.has_history() {
             push_line(&mut text, &format!("emit {:?}", self.output.emission));

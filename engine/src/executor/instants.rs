@@ -4,6 +4,7 @@ use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
 use crate::executor::held::Look;
 use crate::executor::leaf::LeafState;
+use crate::executor::partners::first_waiting;
 use crate::executor::stage::{Emitted, Stage, StageInput};
 use crate::plan::{Emission, EmissionMode, REVISION};
 use crate::program::{Program, Shape};
@@ -24,9 +25,6 @@ pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()
         return Ok(());
     }
     let is_windowed = matches!(program.shape, Shape::Windows(_));
-    if emission.mode == EmissionMode::Pairs && !program.gives_pairs() {
-        return Err(Error::internal("a query that is no join of rows is to give each combination once"));
-    }
     let gives_changes = matches!(emission.mode, EmissionMode::Changes { every: None });
     if !is_windowed && gives_changes && !emission.empty_windows && emission.lateness.is_none() {
         // Rows that pass and groups without a window are given as they change, and in no other way.
@@ -116,7 +114,8 @@ impl Stage {
 
     /// Passes the instants that `watermark` crosses, whose results were given before.
     pub(super) async fn pass_windows(&mut self, watermark: Watermark) -> Result<()> {
-        if !self.output.has_history() {
+        // Rows of an outer join are marked as their partners come, whether what that gives was given before or not.
+        if !self.output.has_history() && self.program.outer.is_none() {
             let limit = EventTime(self.output_watermark(watermark).0);
             self.state.leaves_mut().iter_mut().try_for_each(|leaf| leaf.pass(limit))?;
             self.evaluated = self.evaluated.max(limit);
@@ -134,14 +133,19 @@ impl Stage {
         Ok(())
     }
 
-    /// Gives the combinations of rows of which the last came in since the last time, up to `limit`.
+    /// Gives the combinations of rows of which the last came in since the last time, up to `limit`, and the rows of
+    /// an outer join that have missed their last.
     async fn give_pairs(&mut self, limit: EventTime) -> Result<Vec<Emitted>> {
         let (before, limit) = (self.evaluated, if limit == Self::END { limit.minus(Span(1)) } else { limit });
         if limit <= before {
             return Ok(Vec::new());
         }
         self.evaluated = limit;
-        let rows = self.state.pairs(&self.program, &self.windows, (before, limit), self.options.tasks).await?;
+        let rows = if self.program.outer.is_some() {
+            self.state.outer_pairs(&self.program, &self.windows, (before, limit)).await?
+        } else {
+            self.state.pairs(&self.program, &self.windows, (before, limit), self.options.tasks).await?
+        };
         self.evict();
         self.stay_within_memory().await?;
         self.instants += 1;
@@ -316,12 +320,11 @@ impl Stage {
                 continue;
             }
             // A side of a join keeps its last contents until its own next instant.
-            let needed = if is_single && lateness.is_none() {
-                window.instant_after(passed)
+            let first = if is_single && lateness.is_none() {
+                window.panes_of(window.instant_after(passed)).0
             } else {
-                window.instant_at_or_before(EventTime(passed.0.saturating_add(1)))
+                first_waiting(window, passed)
             };
-            let (first, _) = window.panes_of(needed);
             calendar.evict(first);
             self.state.evict(leaf, first);
         }

@@ -9,6 +9,7 @@ mod latest;
 mod leaf;
 mod new_rows;
 mod output;
+mod partners;
 mod row_keys;
 mod sessions;
 mod shard;

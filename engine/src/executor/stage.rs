@@ -151,6 +151,7 @@ impl Stage {
                     },
                 });
             }
+            let program = if emission.mode == EmissionMode::Pairs { program.giving_pairs()? } else { program };
             check_emission(&program, emission)?;
             // Rows that pass, and groups without a window, are given as they change whatever is said.
             let emission = if matches!(program.shape, Shape::Windows(_)) { emission } else { Emission::default() };

@@ -123,7 +123,7 @@ fn sliced(input: &InputPlan, assigned: &Assigned<'_>, counts: &mut RowCounts) ->
         .into_iter()
         .map(|(slot, rows)| match &input.keeps {
             Kept::Aggregate(plans) => Ok((slot, plans.update(rows)?)),
-            Kept::Rows => Ok((slot, rows.iter().map(|rows| Ok(rows.project(&input.kept)?)).collect::<Result<_>>()?)),
+            Kept::Rows => Ok((slot, rows.iter().map(|rows| input.kept_rows(rows)).collect::<Result<_>>()?)),
         })
         .collect()
 }
@@ -153,7 +153,7 @@ fn keyed(input: &InputPlan, assigned: &Assigned<'_>, counts: &mut RowCounts) -> 
         Kept::Rows => {
             let mut parts = BTreeMap::<u32, Vec<RecordBatch>>::new();
             for part in headed {
-                let kept = part.batch.project(&input.kept)?;
+                let kept = input.kept_rows(&part.batch)?;
                 let slots = part.slots.unwrap_or_else(|| UInt32Array::from(Vec::<u32>::new()));
                 for (slot, rows) in rows_by_slot(&slots)? {
                     parts.entry(slot).or_default().push(take_rows(&kept, &rows)?);

@@ -119,6 +119,19 @@ impl AggregatePlans {
         functions.filter_map(|call| DeclaredAggregate::of(call.fun())).map(DeclaredAggregate::text).collect()
     }
 
+    /// What each aggregate is computed of, as text: its name shows calls of functions, but not what they compute.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let Some(aggregate) = self.partial.plan().downcast_ref::<AggregateExec>() else { return Vec::new() };
+        let calls = aggregate.aggr_expr().iter().zip(aggregate.filter_expr());
+        let line = |(call, filter): (&Arc<AggregateFunctionExpr>, &Option<Arc<dyn PhysicalExpr>>)| {
+            let all = call.all_expressions();
+            let of = all.args.iter().chain(&all.order_by_exprs).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let filter = filter.as_ref().map(|filter| format!(" where {filter}")).unwrap_or_default();
+            format!("aggregate {} of {of}{filter}", call.name())
+        };
+        calls.map(line).collect()
+    }
+
     /// The plans as text: update, merge, evaluate.
     pub(crate) fn display(&self) -> [String; 3] {
         [self.partial.display(), self.reduce.display(), self.final_rows.display()]

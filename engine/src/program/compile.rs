@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::ArrayRef;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -19,6 +19,7 @@ use crate::program::aggregate::{AggregatePlans, cut_aggregates};
 use crate::program::exact::exact_sums;
 use crate::program::factored::factored_windows;
 use crate::program::order::total_order;
+use crate::program::outer::OuterJoin;
 use crate::program::overflow::check_arithmetic;
 use crate::program::rows::{Bound, RowChain, take_heads};
 use crate::program::session::Planner;
@@ -31,6 +32,8 @@ pub(crate) struct Program {
     pub(crate) inputs: Vec<InputPlan>,
     pub(crate) shape: Shape,
     pub(crate) schema: SchemaRef,
+    /// The plans of its outer join, where that gives each combination of rows once.
+    pub(crate) outer: Option<Arc<OuterJoin>>,
     planner: Planner,
 }
 
@@ -42,6 +45,8 @@ pub(crate) struct InputPlan {
     pub(crate) kept: Vec<usize>,
     /// What its panes keep.
     pub(crate) keeps: Kept,
+    /// Whether each row that row state keeps has a mark at its end: has it had a partner?
+    pub(crate) marks_partners: bool,
 }
 
 /// The state of a leaf's panes.
@@ -91,14 +96,47 @@ impl Program {
         let (plan, aggregates) = cut_aggregates(plan, &heads, &planner)?;
         let inputs: Vec<_> = heads.into_iter().zip(aggregates).map(|(head, cut)| InputPlan::new(head, cut)).collect();
         let shape = Shape::of(&plan, &inputs, &planner)?;
-        Ok(Self { inputs, shape, schema, planner })
+        Ok(Self { inputs, shape, schema, outer: None, planner })
     }
 
-    /// Whether its result is that of each combination of rows by itself: windows by row under inner joins.
-    pub(crate) fn gives_pairs(&self) -> bool {
+    /// The same program, to give each combination of rows once: its rows are marked as an outer join needs it.
+    ///
+    /// # Errors
+    /// It is no join of windows by row under filters and expressions.
+    pub(crate) fn giving_pairs(mut self) -> Result<Self> {
+        let refuse = || {
+            Error::query(
+                "only filters and expressions may stand over a join within bounds of time, and only rows under it",
+                "join other relations in a query of their own, or give both streams a window",
+            )
+        };
+        let Shape::Windows(Some(post)) = &self.shape else { return Err(refuse()) };
+        if !self.keeps_rows() {
+            return Err(refuse());
+        }
+        if is_row_wise(post.plan()) && (self.inputs.len() == count_slots(post.plan()) || !has_slot(post.plan())) {
+            return Ok(self);
+        }
+        let outer = OuterJoin::cut(post.plan(), &self.planner)?.ok_or_else(refuse)?;
+        for (leaf, input) in self.inputs.iter_mut().enumerate() {
+            input.marks_partners = outer.preserves(leaf);
+        }
+        self.outer = Some(Arc::new(outer));
+        Ok(self)
+    }
+
+    /// Whether all leaves keep rows of windows by row.
+    fn keeps_rows(&self) -> bool {
         let by_row = self.inputs.iter().all(|input| input.table().window().is_some_and(WindowSpec::is_by_row));
-        let rows = self.inputs.iter().all(|input| matches!(input.keeps, Kept::Rows) && input.head.selection.is_none());
-        matches!(&self.shape, Shape::Windows(Some(post)) if by_row && rows && is_row_wise(post.plan()))
+        by_row && self.inputs.iter().all(|input| matches!(input.keeps, Kept::Rows) && input.head.selection.is_none())
+    }
+
+    /// The leaf with this number.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn input(&self, leaf: usize) -> Result<&InputPlan> {
+        self.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))
     }
 
     /// How many plans it has.
@@ -111,7 +149,8 @@ impl Program {
             Kept::Aggregate(plans) => plans.plan_count(),
             Kept::Rows => 0,
         });
-        (count + of_leaves.sum::<usize>()) as u64
+        let outer = self.outer.as_ref().map_or(0, |outer| outer.plan_count());
+        (count + outer + of_leaves.sum::<usize>()) as u64
     }
 
     /// How often something was planned since the query was compiled, compiling included.
@@ -140,7 +179,8 @@ impl InputPlan {
     fn new(head: RowChain, aggregate: Option<AggregatePlans>) -> Self {
         let columns = head.full_schema().fields().len();
         let kept = (0..columns).filter(|index| head.bounds.get(*index).copied().flatten().is_none()).collect();
-        Self { kept, keeps: aggregate.map_or(Kept::Rows, |plans| Kept::Aggregate(Arc::new(plans))), head }
+        let keeps = aggregate.map_or(Kept::Rows, |plans| Kept::Aggregate(Arc::new(plans)));
+        Self { kept, keeps, head, marks_partners: false }
     }
 
     /// The leaf.
@@ -171,8 +211,46 @@ impl InputPlan {
     pub(crate) fn state_schema(&self) -> Result<SchemaRef> {
         match &self.keeps {
             Kept::Aggregate(plans) => Ok(plans.state_schema()),
+            Kept::Rows if self.marks_partners => Ok(marked(self.kept_schema()?.as_ref())),
             Kept::Rows => self.kept_schema(),
         }
+    }
+
+    /// What row state keeps of rows that the head made; they have had no partner yet.
+    ///
+    /// # Errors
+    /// Fails only if the rows are not those of the head.
+    pub(crate) fn kept_rows(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let kept = rows.project(&self.kept)?;
+        if !self.marks_partners {
+            return Ok(kept);
+        }
+        let mut columns = kept.columns().to_vec();
+        columns.push(Arc::new(BooleanArray::from(vec![false; kept.num_rows()])));
+        batch_of(&marked(&kept.schema()), columns, kept.num_rows())
+    }
+
+    /// The marks of kept rows that say which have had a partner, where they have marks.
+    ///
+    /// # Errors
+    /// Fails only if the rows are not those of the leaf.
+    pub(crate) fn partner_marks<'a>(&self, kept: &'a RecordBatch) -> Result<Option<&'a BooleanArray>> {
+        if !self.marks_partners {
+            return Ok(None);
+        }
+        let marks = kept.columns().last().and_then(|marks| marks.as_boolean_opt());
+        marks.map(Some).ok_or_else(|| Error::internal("row state lacks the marks of its partners"))
+    }
+
+    /// Kept rows with other marks.
+    ///
+    /// # Errors
+    /// Fails only if the rows are not those of the leaf.
+    pub(crate) fn with_partner_marks(&self, kept: &RecordBatch, marks: BooleanArray) -> Result<RecordBatch> {
+        let mut columns = kept.columns().to_vec();
+        columns.pop();
+        columns.push(Arc::new(marks));
+        batch_of(&kept.schema(), columns, kept.num_rows())
     }
 
     /// Kept rows with the columns for the window's bounds back in their places.
@@ -199,6 +277,13 @@ impl InputPlan {
             .collect::<Result<Vec<_>>>()?;
         batch_of(&self.head.schema, columns, kept.num_rows())
     }
+}
+
+/// The columns of kept rows, and behind them their marks.
+fn marked(kept: &Schema) -> SchemaRef {
+    let mut fields = kept.fields().to_vec();
+    fields.push(Arc::new(Field::new("__has_partner", DataType::Boolean, false)));
+    Arc::new(Schema::new(fields))
 }
 
 impl Kept {
@@ -267,7 +352,7 @@ pub(crate) fn is_stateless(plan: &Arc<dyn ExecutionPlan>) -> bool {
 }
 
 /// Whether each row that a plan over slots gives comes from one combination of rows, whatever others there are.
-fn is_row_wise(plan: &Arc<dyn ExecutionPlan>) -> bool {
+pub(super) fn is_row_wise(plan: &Arc<dyn ExecutionPlan>) -> bool {
     use datafusion::common::JoinType;
     use datafusion::physical_plan::coop::CooperativeExec;
     use datafusion::physical_plan::filter::FilterExec;
@@ -287,4 +372,9 @@ fn is_row_wise(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 fn has_slot(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.is::<SlotExec>() || plan.children().into_iter().any(has_slot)
+}
+
+/// How many slots a plan reads.
+fn count_slots(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    usize::from(plan.is::<SlotExec>()) + plan.children().into_iter().map(count_slots).sum::<usize>()
 }

@@ -94,7 +94,8 @@ fn window_state(input: &InputPlan) -> Option<OperatorState> {
     let keys = if input.table().keys().is_empty() { "" } else { " of each key" };
     let reason = match window.contents() {
         Contents::Sliding | Contents::Cumulating if window.is_by_row() => {
-            format!("{what}; those of the last {} are live", window.range())
+            let marks = if input.marks_partners { ", each with a mark whether it has had a partner" } else { "" };
+            format!("{what}{marks}; those of the last {} are live", window.range())
         }
         Contents::Sliding | Contents::Cumulating => format!(
             "{what}; {} panes of {} are live, each is dropped when its last window has closed",

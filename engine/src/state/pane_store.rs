@@ -142,9 +142,11 @@ impl PaneStore {
     }
 
     /// The entries whose tag lies after `from` and up to `to`, in order of pane and tag, unread.
-    pub(crate) fn seen_between(&self, from: EventTime, to: EventTime) -> Vec<Batches> {
-        let entries = self.panes.values().flatten();
-        entries.filter(|(tag, _)| from < **tag && **tag <= to).map(|(_, batches)| batches.clone()).collect()
+    pub(crate) fn seen_between(&self, from: EventTime, to: EventTime) -> Vec<(PaneTag, Batches)> {
+        let entries =
+            self.panes.iter().flat_map(|(pane, tags)| tags.iter().map(|(tag, batches)| (*pane, *tag, batches)));
+        let seen = entries.filter(|(_, tag, _)| from < *tag && *tag <= to);
+        seen.map(|(pane, tag, batches)| ((pane, tag), batches.clone())).collect()
     }
 
     /// Every entry, ascending, and those that changed since the last call with their state.

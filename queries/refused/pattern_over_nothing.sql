@@ -1,0 +1,1 @@
+SELECT to_char(TIMESTAMP '2024-01-01T00:00:00', 'yyyy') AS y
