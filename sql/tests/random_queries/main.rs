@@ -8,7 +8,7 @@ mod answer;
 mod expression;
 mod known;
 #[expect(dead_code, reason = "each test uses a part of it")]
-#[path = "../../../engine/tests/oracle/mod.rs"]
+#[path = "../../../engine/tests/engine/oracle/mod.rs"]
 mod oracle;
 mod partition;
 mod query;

@@ -1,22 +1,17 @@
 //! Traps in re-running planned queries that give silently wrong or hanging results, each with a test.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::oracle::batch::{Relation, logical_plan, results};
+use crate::oracle::check::{Query, check, query};
+use crate::oracle::cut::{AMPLE, Way, ways};
+use crate::oracle::generate::{Shape, random_log};
+use crate::oracle::table::{Cell, cells_of, difference};
+use crate::oracle::{Event, Log, Row, Window};
 use datafusion::arrow::datatypes::TimeUnit;
 use millstream_engine::plan::StreamTable;
 use millstream_engine::testing::run_scripts;
-use oracle::batch::{Relation, logical_plan, results};
-use oracle::check::{Query, check, query};
-use oracle::cut::{AMPLE, Way, ways};
-use oracle::generate::{Shape, random_log};
-use oracle::table::{Cell, cells_of, difference};
-use oracle::{Event, Log, Row, Window};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

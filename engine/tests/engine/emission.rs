@@ -3,27 +3,20 @@
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use kept::as_process;
-use kept::restarts::restarted;
+use crate::kept::as_process;
+use crate::kept::restarts::restarted;
+use crate::oracle::batch::{Relation, logical_plan, results};
+use crate::oracle::check::{Query, query};
+use crate::oracle::cut::{Way, ways};
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::kinds::Kind;
+use crate::oracle::table::{Cell, Cells, cells_of, difference, line};
+use crate::oracle::{Log, Window};
 use millstream_engine::plan::{Emission, EmissionMode};
 use millstream_engine::query::PlannedQuery;
 use millstream_engine::testing::run_planned;
-use oracle::batch::{Relation, logical_plan, results};
-use oracle::check::{Query, query};
-use oracle::cut::{Way, ways};
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::kinds::Kind;
-use oracle::table::{Cell, Cells, cells_of, difference, line};
-use oracle::{Log, Window};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -148,8 +141,8 @@ async fn windows_without_rows_are_given_where_they_are_asked_for() {
 }
 
 /// Leaves gaps between the times of rows.
-fn spread(event: &mut oracle::Event) {
-    if let oracle::Event::Rows(_, rows) = event {
+fn spread(event: &mut crate::oracle::Event) {
+    if let crate::oracle::Event::Rows(_, rows) = event {
         rows.iter_mut().for_each(|row| row.time = row.time * 3 + 40 * (row.time / 10));
     }
 }
@@ -188,7 +181,7 @@ async fn changes_end_with_the_results_and_come_before_them() {
 }
 
 /// The watermark that lateness decides by.
-fn lenient(relation: &Log, lateness: i64) -> oracle::Replay {
+fn lenient(relation: &Log, lateness: i64) -> crate::oracle::Replay {
     let mut replay = relation.replay();
     for seen in &mut replay.rows {
         seen.watermark = seen.watermark.map(|watermark| watermark - lateness);

@@ -8,24 +8,17 @@
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_TEST_SEEDS=n` so many of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::kept::jobs::{live, replayable, rows_in, rows_seen};
+use crate::kept::sink::{End, Ledger, LedgerSink};
+use crate::kept::{Job, Pace, as_process};
+use crate::oracle::table::{Cells, cells_of, difference};
 use datafusion::logical_expr::LogicalPlan;
-use kept::jobs::{live, replayable, rows_in, rows_seen};
-use kept::sink::{End, Ledger, LedgerSink};
-use kept::{Job, Pace, as_process};
 use millstream_engine::Error;
 use millstream_engine::durable::{Files, SimFiles, StateDirectory, verify_files};
-use oracle::table::{Cells, cells_of, difference};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;

@@ -3,17 +3,12 @@
 //! The names of the stock example are mapped to the columns that random logs have: `k` is the code of the stock, `g`
 //! the user, `f` a price, `i` and `d` amounts.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
+use crate::oracle::batch::{Relation, logical_plan};
+use crate::oracle::check::{Query, check, query};
+use crate::oracle::cut::ways;
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::{Log, Window};
 use millstream_engine::query::{PlannedQuery, QueryOptions};
-use oracle::batch::{Relation, logical_plan};
-use oracle::check::{Query, check, query};
-use oracle::cut::ways;
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::{Log, Window};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

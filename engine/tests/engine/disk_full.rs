@@ -3,22 +3,15 @@
 //! A query that has not begun yet does not wait: it ends with an error that says so, and can be started once there is
 //! room.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::sync::Arc;
 
+use crate::kept::jobs::{live, replayable};
+use crate::kept::sink::{Ledger, LedgerSink};
+use crate::kept::{Job, Pace, as_process};
+use crate::oracle::table::{Cells, cells_of, difference};
 use datafusion::logical_expr::LogicalPlan;
-use kept::jobs::{live, replayable};
-use kept::sink::{Ledger, LedgerSink};
-use kept::{Job, Pace, as_process};
 use millstream_engine::Error;
 use millstream_engine::durable::{Files, SimFiles, StateDirectory, verify_files};
-use oracle::table::{Cells, cells_of, difference};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;

@@ -3,21 +3,14 @@
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
-use kept::as_process;
-use kept::restarts::check_restarted;
-use oracle::batch::Relation;
-use oracle::check::{Query, check, query};
-use oracle::cut::ways;
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::kinds::Kind;
-use oracle::{Log, Window};
+use crate::kept::as_process;
+use crate::kept::restarts::check_restarted;
+use crate::oracle::batch::Relation;
+use crate::oracle::check::{Query, check, query};
+use crate::oracle::cut::ways;
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::kinds::Kind;
+use crate::oracle::{Log, Window};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -4,28 +4,21 @@
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use kept::as_process;
-use kept::restarts::check_restarted;
+use crate::kept::as_process;
+use crate::kept::restarts::check_restarted;
+use crate::oracle::batch::{Relation, logical_plan};
+use crate::oracle::check::{Query, check, query};
+use crate::oracle::cut::{AMPLE, Way, ways};
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::table::{cells_of, difference};
+use crate::oracle::{Log, Window, plain};
 use millstream_engine::ingest::{Behind, Block};
 use millstream_engine::source::PartitionId;
 use millstream_engine::testing::{Tamper, run_scripts};
 use millstream_engine::time::Watermark;
-use oracle::batch::{Relation, logical_plan};
-use oracle::check::{Query, check, query};
-use oracle::cut::{AMPLE, Way, ways};
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::table::{cells_of, difference};
-use oracle::{Log, Window, plain};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

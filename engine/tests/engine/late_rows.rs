@@ -3,31 +3,24 @@
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::sync::Arc;
 
-use kept::restarts::restarted_with_late_sink;
-use kept::sink::{Ledger, LedgerSink};
-use kept::{Job, Pace, Table, as_process};
+use crate::kept::restarts::restarted_with_late_sink;
+use crate::kept::sink::{Ledger, LedgerSink};
+use crate::kept::{Job, Pace, Table, as_process};
+use crate::oracle::batch::{Relation, logical_plan};
+use crate::oracle::check::{Query, query};
+use crate::oracle::cut::{Way, ways};
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::kinds::Kind;
+use crate::oracle::table::{Cells, cells_of, difference};
+use crate::oracle::{Log, Window};
 use millstream_engine::durable::{Durability, StateDirectory};
 use millstream_engine::plan::Emission;
 use millstream_engine::query::PlannedQuery;
 use millstream_engine::sink::Sink;
 use millstream_engine::testing::run_planned;
 use millstream_engine::time::Span;
-use oracle::batch::{Relation, logical_plan};
-use oracle::check::{Query, query};
-use oracle::cut::{Way, ways};
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::kinds::Kind;
-use oracle::table::{Cells, cells_of, difference};
-use oracle::{Log, Window};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;

@@ -2,26 +2,19 @@
 //!
 //! Every failure names its seed; `MILLSTREAM_SEED=n` runs that one alone, `MILLSTREAM_CASES=n` runs more of them.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
+use crate::kept::as_process;
+use crate::kept::restarts::restarted;
+use crate::oracle::batch::{Relation, logical_plan};
+use crate::oracle::check::{Query, query};
+use crate::oracle::cut::ways;
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::kinds::Kind;
+use crate::oracle::table::{Cell, Cells, cells_of, difference};
+use crate::oracle::{Event, Log, Row, Window};
 use datafusion::arrow::datatypes::TimeUnit;
-use kept::as_process;
-use kept::restarts::restarted;
 use millstream_engine::plan::{Emission, EmissionMode};
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::testing::{EvenCut, StreamLogScript, run_planned};
-use oracle::batch::{Relation, logical_plan};
-use oracle::check::{Query, query};
-use oracle::cut::ways;
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::kinds::Kind;
-use oracle::table::{Cell, Cells, cells_of, difference};
-use oracle::{Event, Log, Row, Window};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -1,16 +1,11 @@
 //! What a query costs however long it runs: plans are made once, and state is read a bounded number of times.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
+use crate::oracle::batch::{Relation, logical_plan};
+use crate::oracle::{Event, Log, Row, Window};
 use datafusion::arrow::datatypes::TimeUnit;
 use millstream_engine::query::QueryOptions;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
 use millstream_engine::time::NANOS_PER_SECOND;
-use oracle::batch::{Relation, logical_plan};
-use oracle::{Event, Log, Row, Window};
 
 /// One row for each of `groups` keys every second.
 fn log(seconds: i64, groups: i64) -> Log {
@@ -67,9 +62,9 @@ async fn state_rows_read_per_instant_do_not_grow_with_the_number_of_panes() {
     let per_instant = counts.state_rows_read / counts.instants;
     assert!(per_instant < 8 * GROUPS, "{per_instant} state rows read at each instant for {GROUPS} groups");
     let last_full =
-        run.epochs.iter().flatten().flat_map(|batch| oracle::table::cells_of(std::slice::from_ref(batch), 0.0));
+        run.epochs.iter().flatten().flat_map(|batch| crate::oracle::table::cells_of(std::slice::from_ref(batch), 0.0));
     let counts: Vec<_> =
-        last_full.filter(|row| row[0] == oracle::table::Cell::exact(4_000 * NANOS_PER_SECOND)).collect();
+        last_full.filter(|row| row[0] == crate::oracle::table::Cell::exact(4_000 * NANOS_PER_SECOND)).collect();
     assert_eq!(counts.len(), GROUPS as usize);
-    assert!(counts.iter().all(|row| row[2] == oracle::table::Cell::exact(3_600)), "{counts:?}");
+    assert!(counts.iter().all(|row| row[2] == crate::oracle::table::Cell::exact(3_600)), "{counts:?}");
 }

@@ -1,7 +1,5 @@
 //! Logs written down by hand that have no end, whose watermark moves by promises, and that are run over a crash.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, TimestampMillisecondArray};

@@ -1,23 +1,18 @@
 //! One test and more for each of the engine's invariants 1 to 6; the name of a test begins with that of its invariant.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::oracle::batch::{Relation, logical_plan, results};
+use crate::oracle::cut::{Way, ways};
+use crate::oracle::generate::{Shape, random_log, seeds};
+use crate::oracle::table::{Cell, Cells, cells_of, difference};
+use crate::oracle::{Event, Log, Row, Window, plain};
 use datafusion::arrow::datatypes::TimeUnit;
 use millstream_engine::query::QueryOptions;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
 use millstream_engine::time::{EventTime, Watermark};
 use millstream_engine::window::Pane;
 use millstream_engine::{Error, RowCounts};
-use oracle::batch::{Relation, logical_plan, results};
-use oracle::cut::{Way, ways};
-use oracle::generate::{Shape, random_log, seeds};
-use oracle::table::{Cell, Cells, cells_of, difference};
-use oracle::{Event, Log, Row, Window, plain};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -168,7 +163,7 @@ async fn determinism_limit_breaks_ties_by_all_columns() {
     ];
     for (sql, expected) in cases {
         for rows in in_all_ways(sql, &log, Window::new(100, 100)).await {
-            let lines: Vec<_> = rows.unwrap().iter().map(oracle::table::line).collect();
+            let lines: Vec<_> = rows.unwrap().iter().map(crate::oracle::table::line).collect();
             assert_eq!(lines.join(", "), expected, "{sql}");
         }
     }

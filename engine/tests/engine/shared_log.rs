@@ -1,23 +1,16 @@
 //! The write-ahead log of a stream that several queries read: at its limit, and trimmed before one of them came.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::kept::jobs::{live, rows_seen};
+use crate::kept::sink::{End, Ledger, LedgerSink};
+use crate::kept::{Job, Member, Pace, as_process, run_together};
+use crate::oracle::table::{cells_of, difference};
 use datafusion::arrow::record_batch::RecordBatch;
-use kept::jobs::{live, rows_seen};
-use kept::sink::{End, Ledger, LedgerSink};
-use kept::{Job, Member, Pace, as_process, run_together};
 use millstream_engine::durable::{Durability, StateDirectory, verify};
 use millstream_engine::{Error, Summary};
-use oracle::table::{cells_of, difference};
 use tokio::sync::watch;
 
 /// What a log keeps: a few records.

@@ -1,7 +1,5 @@
 //! The worked example of the documentation: a windowed GROUP BY and a windowed join over a hand-written log.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Int64Array, StringViewArray, TimestampMillisecondArray};

@@ -1,30 +1,23 @@
 //! Limits on memory: state beyond its limit is on disk and the results are the same; a plan beyond its own says so.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::kept::jobs::replayable;
+use crate::kept::sink::{End, Ledger, LedgerSink};
+use crate::kept::{Job, Member, Pace, Table, as_process, run_together};
+use crate::oracle::table::cells_of;
+use crate::oracle::{Event, Log, Row, Window};
 use datafusion::arrow::datatypes::TimeUnit;
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
-use kept::jobs::replayable;
-use kept::sink::{End, Ledger, LedgerSink};
-use kept::{Job, Member, Pace, Table, as_process, run_together};
 use millstream_engine::CheckpointPolicy;
 use millstream_engine::durable::{Durability, Misfit, StateDirectory};
 use millstream_engine::plan::Emission;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_engine::state::StateMemory;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
-use oracle::table::cells_of;
-use oracle::{Event, Log, Row, Window};
 use tokio::sync::watch;
 
 async fn run(job: &Job, options: QueryOptions) -> millstream_engine::Result<Run> {

@@ -7,26 +7,19 @@
 //! The end of a log that is missing looks like one that was never written. What only the sink or another log knows
 //! about is then named as what is missing there.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod kept;
-#[expect(dead_code, reason = "each test file uses a part of it")]
-mod oracle;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::kept::jobs::{live, replayable, rows_in, rows_seen};
+use crate::kept::sink::{End, Ledger, LedgerSink};
+use crate::kept::{Job, Pace, as_process};
+use crate::oracle::table::{Cells, cells_of, difference};
 use datafusion::logical_expr::LogicalPlan;
-use kept::jobs::{live, replayable, rows_in, rows_seen};
-use kept::sink::{End, Ledger, LedgerSink};
-use kept::{Job, Pace, as_process};
 use millstream_engine::Error;
 use millstream_engine::durable::{Durability, Report, StateDirectory, verify};
-use oracle::table::{Cells, cells_of, difference};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
