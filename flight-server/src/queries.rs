@@ -54,8 +54,13 @@ impl Job {
     }
 
     /// Whether a stream of it is such that no state can be kept.
-    fn keeps_nothing(&self) -> bool {
+    fn may_keep_nothing(&self) -> bool {
         self.query.streams().iter().any(|stream| stream.durability == Some(StreamDurability::None))
+    }
+
+    /// Whether it is a question to be answered anew each time: it reads no stream, and nobody knows the old answer.
+    fn is_question(&self) -> bool {
+        self.query.streams().is_empty() && self.sink.guarantee() == Guarantee::AtLeastOnce
     }
 }
 
@@ -167,8 +172,8 @@ fn start_kept(
     state: &State,
     screen: &Screen,
 ) -> Result<Started> {
-    let (fresh, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.keeps_nothing());
-    for job in &fresh {
+    let (fresh, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.may_keep_nothing() || job.is_question());
+    for job in fresh.iter().filter(|job| job.may_keep_nothing()) {
         let note = "keeps nothing, as a stream of it has durability = 'none', and begins";
         screen.note(&format!("{}: {note}", job.query.name()));
     }

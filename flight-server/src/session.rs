@@ -171,17 +171,13 @@ impl Session {
             if self.is_stopped() {
                 return Ok(());
             }
-            let compiled = self.language.compile(statement).map_err(|error| refusal(error, script))?;
-            let joins = match &compiled {
-                Statement::CreateMaterializedView { .. } => true,
-                // What reads no stream may read what the queries before it have given.
-                Statement::Insert { query, .. } | Statement::Select(query) => query.is_streaming,
-                _ => false,
-            };
-            let closes = !matches!(compiled, Statement::Insert { .. } | Statement::CreateMaterializedView { .. });
-            if !joins {
+            let mut compiled = self.compile(statement, script)?;
+            if !joins(&compiled) && !jobs.is_empty() {
                 self.finish(&mut jobs).await?;
+                // It reads what the queries before it have given.
+                compiled = self.compile(statement, script)?;
             }
+            let closes = !matches!(compiled, Statement::Insert { .. } | Statement::CreateMaterializedView { .. });
             if let Some(job) = self.carry_out(compiled, statement, script).await? {
                 jobs.push(job);
             }
@@ -190,6 +186,10 @@ impl Session {
             }
         }
         self.finish(&mut jobs).await
+    }
+
+    fn compile(&self, statement: &ParsedStatement, script: &Script) -> Result<Statement> {
+        self.language.compile(statement).map_err(|error| refusal(error, script))
     }
 
     async fn finish(&mut self, jobs: &mut Vec<Job>) -> Result<()> {
@@ -363,6 +363,16 @@ impl Session {
             self.screen.note(&note);
         }
         Ok(rows)
+    }
+}
+
+/// Whether a statement runs together with the queries right before it.
+const fn joins(statement: &Statement) -> bool {
+    match statement {
+        Statement::CreateMaterializedView { .. } => true,
+        // What reads no stream may read what those queries give.
+        Statement::Insert { query, .. } | Statement::Select(query) => query.is_streaming,
+        _ => false,
     }
 }
 

@@ -276,7 +276,7 @@ impl Names {
         }
         self.plan_passing(plan, name, clause)?.ok_or_else(|| {
             let error = Error::unsupported(format!("a window over \"{name}\" of the WITH clause"), "");
-            error.hint("put the window on the stream inside it, or make it a view").at(clause.location)
+            error.hint("put the window on the stream inside it").at(clause.location)
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::crashes::check_every_step;
 use super::kept::{Destination, Place, Scenario};
-use super::process::{Folder, run_sql};
+use super::process::{Folder, run, run_sql};
 
 const INPUT: &str = "k,v,ts\na,1,2024-01-02T09:00:01\nb,2,2024-01-02T09:00:02\na,4,2024-01-02T09:00:11\n\
                      b,8,2024-01-02T09:00:12\na,16,2024-01-02T09:00:25\n";
@@ -69,6 +69,17 @@ fn the_queries_of_a_script_are_shown() {
     assert!(state.contains("sums,t[range 10 seconds slide 10 seconds],5,5,0,0,"), "{state}");
     let watermarks = run_sql(&format!("{} {SUMS}; SHOW WATERMARKS", streams(&folder))).silent();
     assert!(watermarks.lines().nth(1).is_some_and(|row| row.starts_with("t,0,")), "{watermarks}");
+}
+
+#[test]
+fn a_script_with_state_is_answered_each_time() {
+    let folder = folder();
+    let sql = format!("{} {SUMS}; SELECT SUM(v) AS v FROM sums", streams(&folder));
+    for _ in 0..2 {
+        let answered = run(&["run", "-e", &sql, "--format", "csv", "--state-dir", &folder.path("state")]);
+        answered.check();
+        assert_eq!(answered.stdout, "v\n31\n");
+    }
 }
 
 /// Materialized views in state directories.
