@@ -21,7 +21,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Repla
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, SendableRecordBatchStream,
 };
 
 use crate::plan::StreamTable;
@@ -79,9 +79,26 @@ impl SlotExec {
         Self::with_place(Place::Numbered(id), schema)
     }
 
+    /// The leaf that the rows of `node`, which have the columns of `schema`, are bound to under `id`.
+    ///
+    /// What `node` knows to be constant or equal is known of the leaf too: nodes above were planned to rely on it.
+    ///
+    /// # Errors
+    /// None that the properties of a node can have.
+    pub fn standing_for(node: &Arc<dyn ExecutionPlan>, id: SlotId, schema: SchemaRef) -> DataFusionResult<Self> {
+        let mut known = EquivalenceProperties::new(Arc::clone(&schema));
+        known.add_equivalence_group(node.equivalence_properties().eq_group().clone())?;
+        Ok(Self::with_properties(Place::Numbered(id), schema, known))
+    }
+
     fn with_place(place: Place, schema: SchemaRef) -> Self {
+        let unknown = EquivalenceProperties::new(Arc::clone(&schema));
+        Self::with_properties(place, schema, unknown)
+    }
+
+    fn with_properties(place: Place, schema: SchemaRef, known: EquivalenceProperties) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
+            known,
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,

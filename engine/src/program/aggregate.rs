@@ -205,7 +205,8 @@ pub(crate) fn cut_aggregates(plan: Arc<dyn ExecutionPlan>, heads: &[RowChain], p
         let rows = RowPlan::of(found.input(), chain).filter(|rows| !found.computes_with_bounds(rows));
         let Some(rows) = rows.filter(|_| chain.selection.is_none()) else { return Ok(Transformed::no(node)) };
         let plans = AggregatePlans::build(&found, &rows, chain, planner)?;
-        let slot: Arc<dyn ExecutionPlan> = Arc::new(SlotExec::numbered(id, plans.final_rows.plan().schema()));
+        let slot = SlotExec::standing_for(&node, id, plans.final_rows.plan().schema())?;
+        let slot: Arc<dyn ExecutionPlan> = Arc::new(slot);
         if let Some(place) = cut.get_mut(id.0) {
             *place = Some(plans);
         }

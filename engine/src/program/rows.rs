@@ -152,7 +152,8 @@ pub(crate) fn take_heads(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn Execut
         if !chain.absorb(&node) {
             return Ok(Transformed::no(node));
         }
-        Ok(Transformed::yes(Arc::new(SlotExec::numbered(id, Arc::clone(&chain.schema))) as Arc<dyn ExecutionPlan>))
+        let slot = SlotExec::standing_for(&node, id, Arc::clone(&chain.schema))?;
+        Ok(Transformed::yes(Arc::new(slot) as Arc<dyn ExecutionPlan>))
     })?;
     Ok((plan.data, chains))
 }
