@@ -376,6 +376,7 @@ impl Driver {
         }
         self.counters.rows_written += staged.results;
         self.log_commit(staged).await?;
+        sink.publish(self.stage.evaluated())?;
         self.epoch = self.epoch.next();
         Ok(())
     }

@@ -105,7 +105,7 @@ impl PlannedQuery {
             analyze: options.analyze,
         };
         let program = Program::compile(logical.clone(), stage_options.planner()).await?;
-        let results = Results::of(logical, &program.shape);
+        let results = Results::of(logical, &program.shape, emission.mode);
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
         Ok(Self { stage, streams, results, options, late_sink: None })
     }

@@ -74,6 +74,7 @@ impl Driver {
             self.rebuilt = Some(Rebuilt { epochs: total, rows, elapsed });
         }
         progress.send_replace(self.progress(self.watermark(), Duration::ZERO));
+        sink.publish(self.stage.evaluated())?;
         Ok(false)
     }
 

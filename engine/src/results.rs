@@ -8,7 +8,9 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{Distinct, LogicalPlan};
 
 use crate::error::Result;
+use crate::plan::EmissionMode;
 use crate::program::Shape;
+use crate::time::EventTime;
 
 /// What the rows that a query gives are to those that it gave before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +33,15 @@ pub trait MaterializedRows: Debug + Send + Sync {
     /// The columns.
     fn schema(&self) -> SchemaRef;
 
-    /// The rows as the last commit left them, which no later one changes.
+    /// The instant up to which all results are there; none for rows that belong to no instant.
+    fn closed_to(&self) -> Option<EventTime>;
+
+    /// The rows as the last commit left them, which no later one changes; those of instants up to `up_to`, if it is
+    /// given.
     ///
     /// # Errors
     /// Fails if the rows cannot be read.
-    fn snapshot(&self) -> Result<Arc<dyn TableProvider>>;
+    fn snapshot(&self, up_to: Option<EventTime>) -> Result<Arc<dyn TableProvider>>;
 }
 
 /// Where the state of queries is read from.
@@ -49,8 +55,10 @@ pub trait QueryStates: Debug + Send + Sync {
 
 impl Results {
     /// Those of a query, by its logical plan before it is optimised and the shape that it is run in.
-    pub(crate) fn of(logical: &LogicalPlan, shape: &Shape) -> Self {
+    pub(crate) fn of(logical: &LogicalPlan, shape: &Shape, mode: EmissionMode) -> Self {
         match shape {
+            // They are given with the micro-batch that completes them.
+            Shape::Windows(_) if mode == EmissionMode::Pairs => Self::Rows,
             Shape::Windows(_) => Self::Instants,
             Shape::Stateless(_) => Self::Rows,
             Shape::Finite(_) => Self::Once,

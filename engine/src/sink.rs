@@ -71,6 +71,16 @@ pub trait Sink: Debug + Send {
     /// Fails if the destination cannot make them visible.
     async fn commit(&mut self, epoch: Epoch) -> Result<()>;
 
+    /// Says that what was committed is on record, so that others may see it, and that the results of every instant up
+    /// to here are among it.
+    ///
+    /// # Errors
+    /// Fails if the rows cannot be shown.
+    fn publish(&mut self, instant: EventTime) -> Result<()> {
+        let _ = instant;
+        Ok(())
+    }
+
     /// Says that no epoch follows: what is buffered is written out, a footer closed.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ pub(crate) fn state_table(queries: &[QueryStatus]) -> Result<RecordBatch> {
         ("rows_used", figure(|input| input.rows.used)),
         ("rows_filtered", figure(|input| input.rows.filtered)),
         ("rows_late", figure(|input| input.rows.late)),
+        ("rows_outside", figure(|input| input.rows.outside)),
         ("state_bytes", figure(|input| input.state_bytes)),
     ])
 }

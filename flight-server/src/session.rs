@@ -163,7 +163,7 @@ impl Session {
     /// Carries a script out.
     ///
     /// # Errors
-    /// The first statement that fails; those before it have been carried out.
+    /// The first statement that fails; those before it have been carried out, except queries that were to run with it.
     pub async fn run(&mut self, script: &Script) -> Result<()> {
         let statements = self.language.parse(&script.text).map_err(|error| refusal(error, script))?;
         let mut jobs = Vec::new();
@@ -256,8 +256,10 @@ impl Session {
             Statement::ShowRunning(Running::Queries) => self.show(queries_table(&self.query_statuses())?).await?,
             Statement::ShowRunning(Running::State) => self.show(state_table(&self.query_statuses())?).await?,
             Statement::ShowRunning(Running::Watermarks) => {
-                let ingests = self.outcomes.iter().flat_map(|outcome| &outcome.ingests).cloned().collect::<Vec<_>>();
-                self.show(watermarks_table(&ingests)?).await?;
+                // Of a stream that was read several times the last reading counts.
+                let ingests = self.outcomes.iter().flat_map(|outcome| &outcome.ingests);
+                let last: BTreeMap<_, _> = ingests.map(|ingest| (&ingest.definition().name, ingest)).collect();
+                self.show(watermarks_table(&last.into_values().cloned().collect::<Vec<_>>())?).await?;
             }
             Statement::Control { action, query, location } => {
                 let message =

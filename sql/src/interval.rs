@@ -5,6 +5,7 @@
 //! combinations are given once: [`EmissionMode::Pairs`]. So are the rows of an outer join without a partner, when they
 //! leave their window; its bounds must be in ON, as WHERE would drop those rows.
 
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, Result as DataFusionResult, ScalarValue, TableReference};
@@ -86,7 +87,14 @@ fn sides_of(plan: &LogicalPlan) -> Vec<Side> {
 
 fn collect_sides(plan: &LogicalPlan, alias: Option<&TableReference>, sides: &mut Vec<Side>) {
     match plan {
-        LogicalPlan::SubqueryAlias(inner) => collect_sides(&inner.input, Some(&inner.alias), sides),
+        LogicalPlan::SubqueryAlias(inner) => {
+            let known = sides.len();
+            collect_sides(&inner.input, Some(&inner.alias), sides);
+            if !matches!(inner.input.as_ref(), LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_)) {
+                // Whatever is called as the event time above may be another expression beneath.
+                sides.iter_mut().skip(known).for_each(|side| side.time = None);
+            }
+        }
         LogicalPlan::TableScan(scan) => {
             if let Some(table) = stream(scan) {
                 let rule = match table.input() {
@@ -209,7 +217,10 @@ fn moved_time(expression: &Expr, first: &Side, second: &Side) -> Option<(bool, i
     match expression {
         Expr::Column(column) if is_time(column, first) => Some((true, 0)),
         Expr::Column(column) if is_time(column, second) => Some((false, 0)),
-        Expr::Cast(cast) => moved_time(&cast.expr, first, second),
+        // A coarser type would move the time by an amount that is not the same for all rows.
+        Expr::Cast(cast) if *cast.field.data_type() == DataType::Timestamp(TimeUnit::Nanosecond, None) => {
+            moved_time(&cast.expr, first, second)
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let (is_first, shift) = moved_time(left, first, second)?;
             let Expr::Literal(length, _) = right.as_ref() else { return None };

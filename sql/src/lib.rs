@@ -37,6 +37,7 @@ mod parse_error;
 mod plan_error;
 mod push_window;
 mod quoting;
+mod reads;
 mod repeatable;
 mod rewrite;
 mod scope;

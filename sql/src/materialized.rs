@@ -1,26 +1,22 @@
-//! `CREATE MATERIALIZED VIEW name AS query [RETAIN d]`, and reading such views at one commit.
+//! `CREATE MATERIALIZED VIEW name AS query [RETAIN d]`.
 //!
 //! Behind a window such a view is its query, as any view is. Without one it is the rows that it keeps: those are read
-//! by queries that read no stream, which see each view as it was when they began.
+//! by queries that read no stream.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::EmissionMode;
-use millstream_engine::results::MaterializedRows;
 use millstream_engine::time::Span;
 
 use crate::duration::{Parameters, parse_duration};
 use crate::error::{Error, Result};
 use crate::parse::{Context, parse_query};
+use crate::reads::Reads;
 use crate::session::{Session, view_definition};
 use crate::statement::{Body, Create, ParsedQuery, RelationKind, Statement};
 use crate::token::{Cursor, is_word};
 
-/// The snapshots that a query reads, by the view's name: each view has one, however often it is read.
-pub(crate) type Snapshots = Mutex<BTreeMap<String, Arc<dyn TableProvider>>>;
+/// What the name of a query's state as a relation begins with.
+pub(crate) const STATE_OF: &str = "state('";
 
 /// Reads what follows the name.
 pub(crate) fn parse_materialized_view(
@@ -44,7 +40,7 @@ fn take_retain<'a>(
     tokens: &'a [TokenWithSpan],
     parameters: &Parameters,
 ) -> Result<(&'a [TokenWithSpan], Option<Span>)> {
-    let Some(start) = retain_start(tokens) else { return Ok((tokens, None)) };
+    let Some(start) = retain_start(tokens, parameters) else { return Ok((tokens, None)) };
     let (query, clause) = tokens.split_at(start);
     let mut cursor = Cursor::new(clause);
     let place = cursor.location();
@@ -58,16 +54,16 @@ fn take_retain<'a>(
     Ok((query, Some(retain)))
 }
 
-/// Where the clause begins: the last word RETAIN outside all parentheses that a duration follows.
-fn retain_start(tokens: &[TokenWithSpan]) -> Option<usize> {
+/// Where the clause begins: the last word RETAIN outside all parentheses behind which a duration ends the statement.
+fn retain_start(tokens: &[TokenWithSpan], parameters: &Parameters) -> Option<usize> {
     let mut depth = 0_usize;
     let mut found = None;
     for (index, token) in tokens.iter().enumerate() {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => depth += 1,
             Token::RParen | Token::RBracket | Token::RBrace => depth = depth.saturating_sub(1),
-            word if depth == 0 && is_word(word, "retain") && starts_duration(tokens.get(index + 1)) => {
-                found = Some(index);
+            word if depth == 0 && is_word(word, "retain") => {
+                found = found.max(tokens.get(index + 1..).filter(|rest| is_duration(rest, parameters)).map(|_| index));
             }
             _ => {}
         }
@@ -75,12 +71,12 @@ fn retain_start(tokens: &[TokenWithSpan]) -> Option<usize> {
     found
 }
 
-fn starts_duration(token: Option<&TokenWithSpan>) -> bool {
-    let keywords = ["from", "as", "and", "or", "in", "is", "like", "between", "not", "asc", "desc", "nulls", "limit"];
-    match token.map(|token| &token.token) {
-        Some(Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) | Token::Minus) => true,
-        Some(word @ Token::Word(_)) => !keywords.iter().any(|keyword| is_word(word, keyword)),
-        _ => false,
+/// Whether the tokens are a duration, or a number that is to be one.
+fn is_duration(tokens: &[TokenWithSpan], parameters: &Parameters) -> bool {
+    let mut cursor = Cursor::new(tokens);
+    match cursor.peek() {
+        Token::Number(..) | Token::Minus => true,
+        _ => parse_duration(&mut cursor, Some(parameters)).is_ok() && cursor.is_done(),
     }
 }
 
@@ -109,34 +105,14 @@ impl Session {
     }
 }
 
-/// The snapshot of a view that the query reads.
-///
-/// # Errors
-/// Fails if the rows cannot be read.
-pub(crate) fn snapshot(
-    snapshots: &Snapshots,
-    name: &str,
-    rows: &dyn MaterializedRows,
-) -> Result<Arc<dyn TableProvider>> {
-    let mut taken = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(snapshot) = taken.get(name) {
-        return Ok(Arc::clone(snapshot));
-    }
-    let snapshot = rows.snapshot().map_err(|error| Error::new(format!("\"{name}\" cannot be read: {error}")))?;
-    Ok(Arc::clone(taken.entry(name.to_owned()).or_insert(snapshot)))
-}
-
-/// Notes rows that a query reads besides; gives those that it has noted under the name before.
-pub(crate) fn keep_snapshot(snapshots: &Snapshots, name: &str, rows: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
-    let mut taken = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-    Arc::clone(taken.entry(name.to_owned()).or_insert(rows))
-}
-
-/// Refuses a query over streams that reads the rows that a view keeps: which ones would depend on when it runs.
-pub(crate) fn check_snapshots(snapshots: &Snapshots, query: &ParsedQuery) -> Result<()> {
-    let taken = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(name) = taken.keys().next() else { return Ok(()) };
+/// Refuses a query over streams that reads rows that are kept: which ones would depend on when it runs.
+pub(crate) fn check_reads(reads: &Reads, query: &ParsedQuery) -> Result<()> {
+    let Some(name) = reads.first_name() else { return Ok(()) };
     let error = Error::new(format!("a query over streams cannot read the rows that \"{name}\" keeps: they change"));
-    let hint = format!("give it a window, as the streams have: {name} [Range 5 minutes, Slide 1 minute]");
-    Err(error.hint(hint).at(query.find(&[name])))
+    let hint = if name.starts_with(STATE_OF) {
+        "INSERT what it holds into a sink, and read that as a table".to_owned()
+    } else {
+        format!("give it a window, as the streams have: {name} [Range 5 minutes, Slide 1 minute]")
+    };
+    Err(error.hint(hint).at(query.find(&[&name, "state"])))
 }

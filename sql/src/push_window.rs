@@ -1,11 +1,12 @@
 //! A window over a view that has none inside: it is that of the stream whose rows pass through the view.
 //!
-//! Filters, projections and joins with static tables keep the rows of a stream apart and their event times as they are,
-//! so that it makes no difference whether a window is taken below them or above.
+//! Filters, projections and joins with static tables keep the event times of a stream's rows as they are, so that the
+//! rows of a range of time are the same whether it is taken below them or above. Which rows are the latest, or where a
+//! session ends, does depend on what filters and joins do; expressions alone change nothing there.
 
 use std::sync::Arc;
 
-use datafusion::common::{Column, Result as DataFusionResult, TableReference};
+use datafusion::common::{Column, JoinType, Result as DataFusionResult, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder};
 use millstream_engine::plan::{StreamTable, WINDOW_END, WINDOW_START};
@@ -36,6 +37,14 @@ impl<'a> Passing<'a> {
                 Self(self.0.inputs().first()?).stream()
             }
             _ => None,
+        }
+    }
+
+    /// Whether each row of the stream is one row of the view.
+    pub(crate) fn keeps_rows(self) -> bool {
+        match self.0 {
+            LogicalPlan::Filter(_) | LogicalPlan::Join(_) => false,
+            other => other.inputs().first().is_none_or(|input| Self(input).keeps_rows()),
         }
     }
 
@@ -95,12 +104,12 @@ impl<'a> Passing<'a> {
     }
 }
 
-/// The side of a join with a static table whose rows are those of a stream.
+/// The side of a join with a static table whose rows are those of a stream; none if rows of the table stand alone.
 fn stream_side(join: &Join) -> Option<Passing<'_>> {
     let (left, right) = (Passing(&join.left), Passing(&join.right));
-    match (left.stream(), right.stream()) {
-        (Some(_), None) => Some(left),
-        (None, Some(_)) => Some(right),
+    match (left.stream(), right.stream(), join.join_type) {
+        (Some(_), None, JoinType::Inner | JoinType::Left) => Some(left),
+        (None, Some(_), JoinType::Inner | JoinType::Right) => Some(right),
         _ => None,
     }
 }

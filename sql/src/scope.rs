@@ -37,9 +37,9 @@ use crate::check::is_windowed;
 use crate::error::{Error, Result, location};
 use crate::function::{expand_expression, expand_plan};
 use crate::group_window::{WINDOW_TIME, resolve};
-use crate::materialized::{Snapshots, keep_snapshot, snapshot};
 use crate::plan_error::planning_error;
 use crate::push_window::Passing;
+use crate::reads::Reads;
 use crate::rewrite::WINDOW_ARGUMENT;
 use crate::statement::{ParsedQuery, RelationKind};
 use crate::suggest::{list, nearest};
@@ -61,8 +61,8 @@ pub(crate) struct Names {
     with_names: Arc<[String]>,
     /// The views being planned, outermost first.
     views: Vec<String>,
-    /// What the query reads of materialized views.
-    snapshots: Arc<Snapshots>,
+    /// What the query reads of relations that change.
+    reads: Arc<Reads>,
     states: Option<Arc<dyn QueryStates>>,
 }
 
@@ -87,7 +87,7 @@ impl Names {
             windows: Arc::default(),
             with_names: Arc::default(),
             views: Vec::new(),
-            snapshots: Arc::default(),
+            reads: Arc::default(),
             states: None,
         }
     }
@@ -97,9 +97,9 @@ impl Names {
         Self { states, ..self }
     }
 
-    /// What has been read of materialized views.
-    pub(crate) fn snapshots(&self) -> &Snapshots {
-        &self.snapshots
+    /// What is read of relations that change.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Plans `query`, without checking that it can be run.
@@ -176,9 +176,7 @@ impl Names {
             }
             Relation::Table { provider, .. } => provider_as_source(Arc::clone(provider)),
             Relation::View(view) => Arc::new(ViewSource { plan: self.plan_view(view)? }),
-            Relation::MaterializedView { rows, .. } => {
-                provider_as_source(snapshot(&self.snapshots, name, rows.as_ref())?)
-            }
+            Relation::MaterializedView { rows, .. } => provider_as_source(self.reads.view(name, rows)),
         })
     }
 
@@ -286,6 +284,12 @@ impl Names {
             return Ok(None);
         };
         let Input::Stream(definition) = stream.input() else { return Ok(None) };
+        let selects = clause.spec.is_some_and(|spec| spec.is_by_row() || spec.selects_rows());
+        if selects && !passing.keeps_rows() {
+            let message = format!("a window that depends on single rows over \"{name}\", which filters or joins them");
+            let hint = "put the window on the stream that it reads, or give it a range and a slide";
+            return Err(Error::unsupported(message, hint).at(clause.location));
+        }
         let event_time = definition.event_time.map(|rule| rule.column);
         let shown = (0..plan.schema().fields().len()).find(|index| passing.source_column(*index) == event_time);
         let shown = shown.filter(|_| event_time.is_some()).map(|index| plan.schema().field(index).name().as_str());
@@ -346,7 +350,7 @@ impl Names {
             None => format!("state('{query}')"),
             Some(input) => format!("state('{query}', '{input}')"),
         };
-        let rows = keep_snapshot(&self.snapshots, &name, rows);
+        let rows = self.reads.fixed(&name, rows);
         let scanned = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(rows), None)
             .and_then(|plan| plan.alias("state"))
             .and_then(LogicalPlanBuilder::build);

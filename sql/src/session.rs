@@ -20,7 +20,7 @@ use crate::function::{FunctionDefinition, Functions};
 use crate::interval::{self, interval_join};
 use crate::json::json_functions;
 use crate::late::{check_apart, late_sink};
-use crate::materialized::check_snapshots;
+use crate::materialized::check_reads;
 use crate::parse::parse;
 use crate::plan_error::planning_error;
 use crate::scope::Names;
@@ -394,7 +394,7 @@ impl Session {
         };
         let is_streaming = check(&logical, query)?;
         if is_streaming {
-            check_snapshots(names.snapshots(), query)?;
+            check_reads(names.reads(), query)?;
         }
         // Types that do not fit are found by the analyzer; better here than when the query is started.
         self.state

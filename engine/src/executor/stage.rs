@@ -230,6 +230,11 @@ impl Stage {
         }
     }
 
+    /// The instant up to which all have been evaluated.
+    pub(crate) const fn evaluated(&self) -> EventTime {
+        self.evaluated
+    }
+
     /// Its inputs, and then its views'.
     pub(crate) fn inputs(&self) -> Vec<InputProgress> {
         let bytes = self.state.bytes_by_input().into_iter().map(Some).chain(std::iter::repeat(None));

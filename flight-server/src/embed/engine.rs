@@ -55,6 +55,8 @@ struct Declared {
     /// How many queries were planned, and how many for each sink.
     planned: u64,
     sink_uses: BTreeMap<String, u64>,
+    /// The queries of materialized views, by the view's name.
+    views: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +106,7 @@ impl Engine {
             memory: Memory::of_machine(),
             planned: 0,
             sink_uses: BTreeMap::new(),
+            views: BTreeMap::new(),
         };
         let shared =
             Shared { declared: Mutex::new(declared), streams: LiveStreams::default(), running: Mutex::default() };
@@ -121,32 +124,46 @@ impl Engine {
         let script = script(sql);
         let statements = self.declared().language.parse(sql).map_err(|error| refusal(error, &script))?;
         let (mut started, mut jobs) = (Vec::new(), Vec::new());
-        for parsed in &statements {
-            let compiled = self.compile(parsed, &script)?;
+        let carried_out = self.carry_out(&statements, &script, &mut started, &mut jobs).await;
+        // What comes before a statement that is wrong runs all the same.
+        started.extend(self.start(jobs)?);
+        carried_out.map(|()| started)
+    }
+
+    async fn carry_out(
+        &self,
+        statements: &[ParsedStatement],
+        script: &Script,
+        started: &mut Vec<RunningQuery>,
+        jobs: &mut Vec<Job>,
+    ) -> Result<()> {
+        for parsed in statements {
+            let compiled = self.compile(parsed, script)?;
             let (query, sink) = match compiled {
                 Statement::Insert { sink, query } => {
-                    let planned = self.plan(&query, Some(&sink.name), parsed, &script).await?;
+                    let planned = self.plan(&query, Some(&sink.name), parsed, script).await?;
                     let sink = millstream_connectors::open_sink(&sink.name, &sink.options, planned.schema())
-                        .map_err(|error| placed(error, parsed, &script))?;
+                        .map_err(|error| placed(error, parsed, script))?;
                     (planned, sink)
                 }
                 Statement::CreateMaterializedView { definition, query, retain } => {
-                    let planned = self.plan(&query, Some(&definition.name), parsed, &script).await?;
+                    let planned = self.plan(&query, Some(&definition.name), parsed, script).await?;
                     let sink = ViewSink::open(&definition.name, planned.results(), planned.schema(), retain, None)
-                        .map_err(|error| placed(error, parsed, &script))?;
-                    self.declared().language.register_materialized_view(definition, sink.rows());
+                        .map_err(|error| placed(error, parsed, script))?;
+                    let mut declared = self.declared();
+                    declared.views.insert(definition.name.clone(), planned.name().to_owned());
+                    declared.language.register_materialized_view(definition, sink.rows());
                     (planned, Box::new(sink) as Box<dyn Sink>)
                 }
                 other => {
-                    started.extend(self.start(std::mem::take(&mut jobs))?);
-                    self.declare(other, parsed, &script).await?;
+                    started.extend(self.start(std::mem::take(jobs))?);
+                    self.declare(other, parsed, script).await?;
                     continue;
                 }
             };
             jobs.push(Job { query, sink, stop: watch::channel(false).0 });
         }
-        started.extend(self.start(jobs)?);
-        Ok(started)
+        Ok(())
     }
 
     /// Starts a query, `SELECT …`; its rows come as they are found. A query that reads materialized views and tables
@@ -278,7 +295,9 @@ impl Engine {
     }
 
     fn compile(&self, parsed: &ParsedStatement, script: &Script) -> Result<Statement> {
-        self.declared().language.compile(parsed).map_err(|error| refusal(error, script))
+        // Planning is not done under the lock.
+        let language = self.declared().language.clone();
+        language.compile(parsed).map_err(|error| refusal(error, script))
     }
 
     /// The only statement of a text, as a query: a SELECT, or one that tells of what there is.
@@ -327,7 +346,7 @@ impl Engine {
             let hint = if names.is_empty() {
                 "no query runs".into()
             } else {
-                format!("those that run are {}", names.join(", "))
+                format!("those that run are '{}'", names.join("', '"))
             };
             return Err(refusal(error.hint(hint).at(place), script));
         };
@@ -358,8 +377,9 @@ impl Engine {
             }
             // Nobody could read what it goes on to keep.
             Statement::Drop { kind: RelationKind::MaterializedView, name } => {
+                let query = self.declared().views.remove(name);
                 // It may have ended by itself.
-                let _ = self.control(Control::Stop, name, None, script);
+                let _ = query.map(|query| self.control(Control::Stop, &query, None, script));
             }
             _ => {}
         }

@@ -66,7 +66,7 @@ fn the_queries_of_a_script_are_shown() {
     let shown = run_sql(&sql).silent();
     assert!(shown.contains("sums,ended,"), "{shown}");
     let state = run_sql(&format!("{} {SUMS}; SHOW STATE", streams(&folder))).silent();
-    assert!(state.contains("sums,t[range 10 seconds slide 10 seconds],5,5,0,0,"), "{state}");
+    assert!(state.contains("sums,t[range 10 seconds slide 10 seconds],5,5,0,0,0,"), "{state}");
     let watermarks = run_sql(&format!("{} {SUMS}; SHOW WATERMARKS", streams(&folder))).silent();
     assert!(watermarks.lines().nth(1).is_some_and(|row| row.starts_with("t,0,")), "{watermarks}");
 }
@@ -103,7 +103,7 @@ impl Place for ViewPlace {
     }
 
     fn statements(&self, select: &str) -> String {
-        format!("CREATE MATERIALIZED VIEW r AS {select}")
+        format!("CREATE MATERIALIZED VIEW r AS {select} RETAIN 1 hour")
     }
 
     fn step_prefix(&self) -> String {

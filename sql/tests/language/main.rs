@@ -23,6 +23,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::LogicalPlan;
 use millstream_engine::plan::StreamTable;
 use millstream_engine::results::MaterializedRows;
+use millstream_engine::time::EventTime;
 use millstream_sql::{Error, Session, Statement, StreamQuery};
 
 const SCHEMA: &str = include_str!("../../../queries/refused/schema.sql");
@@ -70,7 +71,11 @@ impl MaterializedRows for NoRows {
         Arc::clone(&self.0)
     }
 
-    fn snapshot(&self) -> millstream_engine::Result<Arc<dyn TableProvider>> {
+    fn closed_to(&self) -> Option<EventTime> {
+        None
+    }
+
+    fn snapshot(&self, _: Option<EventTime>) -> millstream_engine::Result<Arc<dyn TableProvider>> {
         Ok(Arc::new(EmptyTable::new(self.schema())))
     }
 }

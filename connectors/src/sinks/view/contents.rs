@@ -49,6 +49,15 @@ impl Contents {
         Ok(Self { schema: SchemaRef::clone(schema), layout })
     }
 
+    /// Whether a part has rows of this kind of results.
+    pub(super) const fn takes(&self, part: &Part) -> bool {
+        match &self.layout {
+            Layout::Instants(..) => part.instant.is_some(),
+            Layout::Rows(_) => true,
+            Layout::Groups(_) => part.instant.is_none(),
+        }
+    }
+
     /// Takes a part in.
     ///
     /// # Errors
@@ -58,7 +67,7 @@ impl Contents {
             (Layout::Instants(instants, _), Some(instant)) => {
                 instants.entry(instant).or_default().push(part.rows.clone());
             }
-            (Layout::Rows(rows), None) => rows.push(part.rows.clone()),
+            (Layout::Rows(rows), _) => rows.push(part.rows.clone()),
             (Layout::Groups(groups), None) => groups.add(&part.rows)?,
             _ => {
                 return Err(Error::internal(
@@ -98,13 +107,25 @@ impl Contents {
         }
     }
 
-    /// The rows, in the order of their instants, in batches of a size that is good to work with.
+    /// Whether its rows belong to instants.
+    pub(super) const fn has_instants(&self) -> bool {
+        matches!(self.layout, Layout::Instants(..))
+    }
+
+    /// Whether there are rows of instants after this one.
+    pub(super) fn goes_beyond(&self, instant: EventTime) -> bool {
+        matches!(&self.layout, Layout::Instants(instants, _) if instants.last_key_value().is_some_and(|(last, _)| *last > instant))
+    }
+
+    /// The rows, in the order of their instants up to this one, in batches of a size that is good to work with.
     ///
     /// # Errors
     /// Fails only if memory holds no batch of them.
-    pub(super) fn batches(&mut self) -> Result<Vec<RecordBatch>> {
+    pub(super) fn batches(&mut self, up_to: EventTime) -> Result<Vec<RecordBatch>> {
         match &mut self.layout {
-            Layout::Instants(instants, _) => coalesced(&self.schema, instants.values().flatten()),
+            Layout::Instants(instants, _) => {
+                coalesced(&self.schema, instants.range(..=up_to).flat_map(|(_, rows)| rows))
+            }
             Layout::Rows(rows) => {
                 *rows = coalesced(&self.schema, rows.iter())?;
                 Ok(rows.clone())

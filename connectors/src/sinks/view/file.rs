@@ -30,8 +30,8 @@ const TABLE: &str = "part";
 pub(super) struct ViewFile {
     path: PathBuf,
     schema: SchemaRef,
-    /// Whether it has rows of other columns, which only a query of another id may have left.
-    has_other_columns: bool,
+    /// Whether it has rows of other columns or of another kind, which only a query of another id may have left.
+    has_other_rows: bool,
     begun: Option<Begun>,
 }
 
@@ -54,14 +54,14 @@ pub(super) struct Found {
 impl ViewFile {
     /// The file at `path`, which is made by the first that begins.
     pub(super) const fn new(path: PathBuf, schema: SchemaRef) -> Self {
-        Self { path, schema, has_other_columns: false, begun: None }
+        Self { path, schema, has_other_rows: false, begun: None }
     }
 
-    /// Reads the parts in order; none if there is no file.
+    /// Reads the parts in order; none if there is no file. `take` says whether a part is of the view's kind.
     ///
     /// # Errors
     /// Fails if the file cannot be read, or as `take` does.
-    pub(super) fn read(&mut self, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
+    pub(super) fn read(&mut self, mut take: impl FnMut(Part) -> Result<bool>) -> Result<()> {
         if !self.path.exists() {
             return Ok(());
         }
@@ -75,10 +75,9 @@ impl ViewFile {
             let (instant, bytes) = read.map_err(self.failed())?;
             for rows in StreamReader::try_new(bytes.as_slice(), None)? {
                 let rows = rows?;
-                if rows.schema() == self.schema {
-                    take(Part { instant: instant.map(EventTime), rows })?;
-                } else {
-                    self.has_other_columns = true;
+                let is_alike = rows.schema() == self.schema;
+                if !is_alike || !take(Part { instant: instant.map(EventTime), rows })? {
+                    self.has_other_rows = true;
                 }
             }
         }
@@ -98,8 +97,8 @@ impl ViewFile {
         let mut connection = self.connect()?;
         let transaction = self.transaction(&mut connection)?;
         let is_emptied = self.forget_others(&transaction, &writer.query)?;
-        if self.has_other_columns && !is_emptied {
-            let message = format!("{} have other columns than its query has now", self.place());
+        if self.has_other_rows && !is_emptied {
+            let message = format!("{} are of another kind or have other columns than its query has now", self.place());
             let hint = "run the earlier query, or begin anew: millstream state forget DIR NAME";
             return Err(Error::state(message, hint));
         }
@@ -126,17 +125,19 @@ impl ViewFile {
         self.begun.as_ref().is_some_and(|begun| begun.last >= Some(epoch))
     }
 
-    /// Writes the parts of an epoch and its line of the ledger in one transaction.
+    /// Writes the parts of an epoch and its line of the ledger in one transaction, and drops the parts that no longer
+    /// count.
     ///
     /// # Errors
     /// Fails if the file cannot be written, or a newer run has begun.
-    pub(super) fn write(&mut self, epoch: Epoch, parts: &[Part]) -> Result<()> {
+    pub(super) fn write(&mut self, epoch: Epoch, parts: &[Part], counting: &StillCounts) -> Result<()> {
         self.with_begun(|file, begun| {
             let transaction = file.transaction(&mut begun.connection)?;
             durable_step("view.ledger");
             if !ledger::enter(&transaction, TABLE, &begun.writer, epoch).map_err(file.failed())? {
                 return Err(taken_over(&file.place()));
             }
+            file.keep_to(&transaction, counting)?;
             for part in parts {
                 file.insert(&transaction, part.instant, &part.rows)?;
             }
@@ -148,29 +149,21 @@ impl ViewFile {
         })
     }
 
-    /// Drops the parts that no longer count.
-    ///
-    /// # Errors
-    /// Fails if the file cannot be written.
-    pub(super) fn keep_to(&mut self, counting: &StillCounts) -> Result<()> {
-        self.with_begun(|file, begun| {
-            let transaction = file.transaction(&mut begun.connection)?;
-            match counting {
-                StillCounts::All => return Ok(()),
-                StillCounts::Since(oldest) => {
-                    let drop_old = "DELETE FROM part WHERE instant < ?1";
-                    transaction.execute(drop_old, params![oldest.0]).map_err(file.failed())?;
-                }
-                StillCounts::Only(batches) => {
-                    transaction.execute("DELETE FROM part", []).map_err(file.failed())?;
-                    for rows in batches {
-                        file.insert(&transaction, None, rows)?;
-                    }
+    fn keep_to(&self, transaction: &Transaction<'_>, counting: &StillCounts) -> Result<()> {
+        match counting {
+            StillCounts::All => {}
+            StillCounts::Since(oldest) => {
+                let drop_old = "DELETE FROM part WHERE instant < ?1";
+                transaction.execute(drop_old, params![oldest.0]).map_err(self.failed())?;
+            }
+            StillCounts::Only(batches) => {
+                transaction.execute("DELETE FROM part", []).map_err(self.failed())?;
+                for rows in batches {
+                    self.insert(transaction, None, rows)?;
                 }
             }
-            durable_step("view.tidy");
-            transaction.commit().map_err(file.failed())
-        })
+        }
+        Ok(())
     }
 
     /// Does work of the writer that has begun, who goes on after a failure: the disk may only be full.

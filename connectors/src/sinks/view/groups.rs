@@ -12,6 +12,8 @@ use millstream_engine::Result;
 const BATCH_ROWS: usize = 8192;
 /// Rows that may be kept in vain, besides as many as there are groups.
 const IDLE_ROWS: usize = 1 << 16;
+/// Parts that come before the rows are put together: each is an entry of the file.
+const MANY_PARTS: usize = 1 << 10;
 
 /// Rows by key; a row takes the place of the one that has its key.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Groups {
     places: HashMap<OwnedRow, (usize, usize)>,
     batches: Vec<RecordBatch>,
     rows: usize,
+    /// Parts since the rows were put together.
+    parts: usize,
 }
 
 impl Groups {
@@ -38,6 +42,7 @@ impl Groups {
             places: HashMap::new(),
             batches: Vec::new(),
             rows: 0,
+            parts: 0,
         })
     }
 
@@ -47,10 +52,11 @@ impl Groups {
     /// Fails if the rows have other columns.
     pub(super) fn add(&mut self, rows: &RecordBatch) -> Result<()> {
         let batch = self.batches.len();
+        self.parts += 1;
         let columns = rows.project(&self.key)?;
         if self.key.is_empty() {
             // One group, of all rows: the last row is its only one.
-            self.clear();
+            self.batches.clear();
             self.batches.push(rows.slice(rows.num_rows().saturating_sub(1), rows.num_rows().min(1)));
             self.rows = rows.num_rows().min(1);
             return Ok(());
@@ -66,7 +72,8 @@ impl Groups {
 
     /// Whether more rows are kept in vain than is worth the time to drop them.
     pub(super) fn is_wasteful(&self) -> bool {
-        !self.key.is_empty() && self.rows > 2 * self.places.len() + IDLE_ROWS
+        let idle = if self.key.is_empty() { 0 } else { self.rows.saturating_sub(2 * self.places.len()) };
+        idle > IDLE_ROWS || self.parts > MANY_PARTS
     }
 
     /// Drops the rows that others took the place of.
@@ -74,6 +81,7 @@ impl Groups {
     /// # Errors
     /// Fails only if memory holds no batch of the others.
     pub(super) fn compact(&mut self) -> Result<()> {
+        self.parts = 0;
         if self.key.is_empty() || self.rows == self.places.len() {
             return Ok(());
         }

@@ -43,6 +43,8 @@ struct ViewRows {
 #[derive(Debug)]
 struct Kept {
     contents: Contents,
+    /// All results up to here are there.
+    closed_to: EventTime,
     /// Its rows in a table; none after a change.
     table: Option<Arc<MemTable>>,
 }
@@ -53,6 +55,10 @@ pub struct ViewSink {
     name: String,
     rows: Arc<ViewRows>,
     staged: Staged<Part>,
+    /// What was committed, for readers once that is on record.
+    committed: Vec<Part>,
+    /// What still counts of the parts in the file.
+    counting: StillCounts,
     /// None where nothing outlives the process.
     file: Option<Arc<Mutex<ViewFile>>>,
 }
@@ -75,13 +81,16 @@ impl ViewSink {
         check(name, results, retain)?;
         let mut contents = Contents::new(results, retain, &schema)?;
         let mut file = file.map(|path| ViewFile::new(path, Arc::clone(&schema)));
+        let mut counting = StillCounts::All;
         if let Some(file) = &mut file {
-            file.read(|part| contents.add(&part))?;
+            file.read(|part| if contents.takes(&part) { contents.add(&part).map(|()| true) } else { Ok(false) })?;
+            // A crash may have come before what is kept no longer was dropped.
+            counting = contents.tidy()?;
         }
         let file = file.map(|file| Arc::new(Mutex::new(file)));
-        let kept = Mutex::new(Kept { contents, table: None });
+        let kept = Mutex::new(Kept { contents, closed_to: EventTime(i64::MIN), table: None });
         let rows = Arc::new(ViewRows { schema, kept });
-        Ok(Self { name: name.to_owned(), rows, staged: Staged::default(), file })
+        Ok(Self { name: name.to_owned(), rows, staged: Staged::default(), committed: Vec::new(), counting, file })
     }
 
     /// The rows, for queries that read the view.
@@ -129,10 +138,7 @@ impl Sink for ViewSink {
         let begun = blocking(move || when_there_is_room(|| locked(&file).begin(&writer))).await?;
         if begun.is_emptied {
             tracing::info!(view = self.name, "dropped the rows of another query of that name");
-            self.rows.change(|contents| {
-                contents.clear();
-                Ok(())
-            })?;
+            self.rows.clear();
         }
         Ok(begun.last)
     }
@@ -147,21 +153,32 @@ impl Sink for ViewSink {
         Ok(())
     }
 
+    fn publish(&mut self, instant: EventTime) -> Result<()> {
+        let parts = std::mem::take(&mut self.committed);
+        if let Some(counting) = self.rows.add(&parts, instant)? {
+            self.counting = counting;
+        }
+        Ok(())
+    }
+
     async fn commit(&mut self, epoch: Epoch) -> Result<()> {
         let Some(parts) = self.staged.take(epoch) else { return Ok(()) };
-        let Some(file) = self.file.clone() else { return self.rows.add(&parts).map(drop) };
-        let rows = Arc::clone(&self.rows);
-        // What is on the disk may be read, and never the other way round.
-        blocking(move || {
+        let Some(file) = self.file.clone() else {
+            self.committed = parts;
+            return Ok(());
+        };
+        let counting = std::mem::replace(&mut self.counting, StillCounts::All);
+        let written = blocking(move || {
             let mut file = locked(&file);
             if file.has(epoch) {
-                return Ok(());
+                // They were read with the file.
+                return Ok(Vec::new());
             }
-            when_there_is_room(|| file.write(epoch, &parts))?;
-            let counting = rows.add(&parts)?;
-            when_there_is_room(|| file.keep_to(&counting))
-        })
-        .await
+            when_there_is_room(|| file.write(epoch, &parts, &counting))?;
+            Ok(parts)
+        });
+        self.committed = written.await?;
+        Ok(())
     }
 }
 
@@ -181,20 +198,24 @@ enum StillCounts {
 }
 
 impl ViewRows {
-    /// Takes in the parts of a commit, which readers see all at once.
-    fn add(&self, parts: &[Part]) -> Result<StillCounts> {
-        self.change(|contents| {
-            for part in parts {
-                contents.add(part)?;
-            }
-            contents.tidy()
-        })
+    /// Takes in the parts of a commit, which readers see all at once, with all results up to the instant; what still
+    /// counts of the parts so far, if there were any.
+    fn add(&self, parts: &[Part], closed_to: EventTime) -> Result<Option<StillCounts>> {
+        if parts.is_empty() {
+            self.kept().closed_to = closed_to;
+            return Ok(None);
+        }
+        let mut kept = self.kept();
+        (kept.table, kept.closed_to) = (None, closed_to);
+        parts.iter().try_for_each(|part| kept.contents.add(part))?;
+        kept.contents.tidy().map(Some)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Contents) -> Result<T>) -> Result<T> {
+    /// Drops everything.
+    fn clear(&self) {
         let mut kept = self.kept();
         kept.table = None;
-        change(&mut kept.contents)
+        kept.contents.clear();
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -208,14 +229,23 @@ impl MaterializedRows for ViewRows {
         Arc::clone(&self.schema)
     }
 
-    fn snapshot(&self) -> Result<Arc<dyn TableProvider>> {
+    fn closed_to(&self) -> Option<EventTime> {
+        let kept = self.kept();
+        kept.contents.has_instants().then_some(kept.closed_to)
+    }
+
+    fn snapshot(&self, up_to: Option<EventTime>) -> Result<Arc<dyn TableProvider>> {
         let mut kept = self.kept();
-        if let Some(table) = &kept.table {
+        let up_to = up_to.unwrap_or(EventTime(i64::MAX));
+        let is_whole = !kept.contents.goes_beyond(up_to);
+        if let (Some(table), true) = (&kept.table, is_whole) {
             return Ok(Arc::clone(table) as Arc<dyn TableProvider>);
         }
-        let batches = kept.contents.batches()?;
+        let batches = kept.contents.batches(up_to)?;
         let table = Arc::new(MemTable::try_new(Arc::clone(&self.schema), vec![batches])?);
-        kept.table = Some(Arc::clone(&table));
+        if is_whole {
+            kept.table = Some(Arc::clone(&table));
+        }
         Ok(table)
     }
 }

@@ -26,7 +26,7 @@ fn groups(file: Option<PathBuf>) -> ViewSink {
 }
 
 async fn read(rows: &Arc<dyn MaterializedRows>) -> Vec<RecordBatch> {
-    let table = rows.snapshot().unwrap();
+    let table = rows.snapshot(None).unwrap();
     SessionContext::new().read_table(table).unwrap().collect().await.unwrap()
 }
 
@@ -41,12 +41,14 @@ async fn seen(rows: &Arc<dyn MaterializedRows>) -> Vec<i64> {
 
 async fn put(sink: &mut ViewSink, epoch: u64, instant: i64, values: &[i64]) -> Result<()> {
     sink.stage_instant(Epoch(epoch), EventTime(instant), &[numbers(values)]).await?;
-    sink.commit(Epoch(epoch)).await
+    sink.commit(Epoch(epoch)).await?;
+    sink.publish(EventTime(instant))
 }
 
 async fn put_groups(sink: &mut ViewSink, epoch: u64, rows: &[(i64, i64)]) {
     sink.stage(Epoch(epoch), &[pairs(rows)]).await.unwrap();
     sink.commit(Epoch(epoch)).await.unwrap();
+    sink.publish(EventTime(0)).unwrap();
 }
 
 fn file_in(folder: &TempDir) -> PathBuf {
@@ -54,15 +56,17 @@ fn file_in(folder: &TempDir) -> PathBuf {
 }
 
 #[tokio::test]
-async fn rows_are_seen_from_their_commit_on_and_a_snapshot_stays_what_it_is() {
+async fn rows_are_seen_once_their_commit_is_on_record_and_a_snapshot_stays_what_it_is() {
     let mut sink = instants(None, None);
     let rows = sink.rows();
     sink.begin(&writer("q", 1)).await.unwrap();
     put(&mut sink, 0, 10, &[1, 2]).await.unwrap();
-    let before = rows.snapshot().unwrap();
+    let before = rows.snapshot(None).unwrap();
     sink.stage_instant(Epoch(1), EventTime(20), &[numbers(&[3])]).await.unwrap();
     assert_eq!(seen(&rows).await, [1, 2]);
     sink.commit(Epoch(1)).await.unwrap();
+    assert_eq!(seen(&rows).await, [1, 2], "before the commit is on record");
+    sink.publish(EventTime(20)).unwrap();
     assert_eq!(seen(&rows).await, [1, 2, 3]);
     assert_eq!(SessionContext::new().read_table(before).unwrap().count().await.unwrap(), 2);
 }
@@ -115,6 +119,13 @@ async fn groups_that_change_all_the_time_take_no_more_room_than_they_need() {
     let connection = rusqlite::Connection::open(&file).unwrap();
     let parts: i64 = connection.query_row("SELECT COUNT(*) FROM part", [], |row| row.get(0)).unwrap();
     assert!(parts < 12, "{parts} parts");
+    let mut one = ViewSink::open("n", &Results::Groups(Vec::new()), numbers(&[]).schema(), None, None).unwrap();
+    for epoch in 0..3000_u32 {
+        one.stage(Epoch(u64::from(epoch)), &[numbers(&[i64::from(epoch)])]).await.unwrap();
+        one.commit(Epoch(u64::from(epoch))).await.unwrap();
+        one.publish(EventTime(0)).unwrap();
+    }
+    assert_eq!(seen(&one.rows()).await, [2999]);
     drop(sink);
     assert_eq!(seen(&groups(Some(file)).rows()).await, values);
 }
@@ -175,4 +186,42 @@ async fn rows_of_other_columns_are_refused_and_not_lost_in_silence() {
     assert_eq!(seen(&instants(None, Some(file_in(&folder))).rows()).await, [1]);
     // A query that begins anew has nothing to lose.
     assert_eq!(changed().begin(&writer("other", 1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_snapshot_may_end_at_an_instant() {
+    let mut sink = instants(None, None);
+    let rows = sink.rows();
+    sink.begin(&writer("q", 1)).await.unwrap();
+    assert_eq!(rows.closed_to(), Some(EventTime(i64::MIN)));
+    put(&mut sink, 0, 10, &[1]).await.unwrap();
+    put(&mut sink, 1, 20, &[2]).await.unwrap();
+    sink.publish(EventTime(25)).unwrap();
+    assert_eq!(rows.closed_to(), Some(EventTime(25)));
+    for (up_to, count) in [(9, 0), (10, 1), (19, 1), (20, 2), (9, 0)] {
+        let table = rows.snapshot(Some(EventTime(up_to))).unwrap();
+        assert_eq!(SessionContext::new().read_table(table).unwrap().count().await.unwrap(), count, "up to {up_to}");
+    }
+    assert_eq!(seen(&rows).await, [1, 2]);
+    assert_eq!(groups(None).rows().closed_to(), None);
+}
+
+#[tokio::test]
+async fn what_is_retained_is_a_matter_of_the_view_that_reads_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = instants(None, Some(file_in(&folder)));
+    sink.begin(&writer("q", 1)).await.unwrap();
+    for (epoch, instant, value) in [(0, 10, 1), (1, 20, 2), (2, 30, 3)] {
+        put(&mut sink, epoch, instant, &[value]).await.unwrap();
+    }
+    drop(sink);
+    let mut shorter = instants(Some(10), Some(file_in(&folder)));
+    assert_eq!(seen(&shorter.rows()).await, [2, 3]);
+    shorter.begin(&writer("q", 2)).await.unwrap();
+    put(&mut shorter, 3, 40, &[4]).await.unwrap();
+    assert_eq!(seen(&shorter.rows()).await, [3, 4]);
+    // Rows of another kind are those of another query, which says so when it begins.
+    let file = Some(file_in(&folder));
+    let mut other = ViewSink::open("w", &Results::Groups(vec![0]), numbers(&[]).schema(), None, file).unwrap();
+    assert!(other.begin(&writer("q", 3)).await.unwrap_err().to_string().contains("are of another kind"));
 }

@@ -1,0 +1,1 @@
+SELECT COUNT(*) FROM v_dear [Session Gap 10 s Partition By szcode]
