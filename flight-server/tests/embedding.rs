@@ -306,3 +306,24 @@ async fn late_rows_go_to_the_sink_that_a_query_names() {
     let error = engine.query(&format!("{SUMS} LATE DATA TO lat")).await.unwrap_err().render();
     assert!(error.contains("there is no sink \"lat\""), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_views_the_instants_are_seen_that_all_have_closed() {
+    let (engine, ahead) = engine().await;
+    engine.run(&SCHEMA.replace("STREAM t", "STREAM u")).await.unwrap();
+    let behind = engine.stream("u").unwrap();
+    let of = |stream: &str| SUMS.replace("FROM t", &format!("FROM {stream}"));
+    let views = format!("CREATE MATERIALIZED VIEW a AS {}; CREATE MATERIALIZED VIEW b AS {}", of("t"), of("u"));
+    let started = engine.run(&views).await.unwrap();
+    ahead.push(&batch(&[(1, 100), (2, 1_500), (4, 2_500)])).await.unwrap();
+    behind.push(&batch(&[(8, 200), (16, 1_200)])).await.unwrap();
+    for (running, rows) in started.iter().zip([2, 1]) {
+        running.watch().wait_for(|progress| progress.rows_written == rows).await.unwrap();
+    }
+    assert!(answer(&engine, "SELECT SUM(v) AS v FROM a").await.contains("| 3 |"));
+    let both = "SELECT SUM(a.v) AS a, SUM(b.v) AS b FROM a FULL JOIN b ON a.window_end = b.window_end";
+    assert!(answer(&engine, both).await.contains("| 1 | 8 |"));
+    behind.push(&batch(&[(32, 2_700)])).await.unwrap();
+    started[1].watch().wait_for(|progress| progress.rows_written == 2).await.unwrap();
+    assert!(answer(&engine, both).await.contains("| 3 | 24 |"));
+}
