@@ -86,7 +86,9 @@ impl Driver {
         sink: &mut dyn Sink,
     ) -> Result<()> {
         let mut together: Option<(MicroBatch, u64, Commit)> = None;
-        let most = self.keeper.as_ref().map_or(0, Keeper::replay_rows);
+        // Which corrections a window has had, and what was given of it early, is a matter of each epoch by itself.
+        let is_cut = self.stage.gives_by_epoch();
+        let most = self.keeper.as_ref().filter(|_| !is_cut).map_or(0, Keeper::replay_rows);
         while together.as_ref().is_none_or(|(batch, ..)| !batch.is_full(most))
             && let Some(logged) = epochs.next()
         {

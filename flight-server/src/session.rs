@@ -2,7 +2,7 @@
 //!
 //! Declarations take effect at once. Queries run to their end before the next statement, but INSERTs and materialized
 //! views that follow each other, and a SELECT over streams right behind them, run together and share the ingestion of
-//! their streams.
+//! their streams. When they are stopped, SELECTs right behind them that read no stream are answered still.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -168,10 +168,14 @@ impl Session {
         let statements = self.language.parse(&script.text).map_err(|error| refusal(error, script))?;
         let mut jobs = Vec::new();
         for statement in &statements {
-            if self.is_stopped() {
+            let mut compiled = match self.compile(statement, script) {
+                // What is wrong with statements that are not carried out nobody asked.
+                Err(_) if self.is_stopped() => return Ok(()),
+                compiled => compiled?,
+            };
+            if self.is_stopped() && !is_question(&compiled) {
                 return Ok(());
             }
-            let mut compiled = self.compile(statement, script)?;
             if !joins(&compiled) && !jobs.is_empty() {
                 self.finish(&mut jobs).await?;
                 // It reads what the queries before it have given.
@@ -197,8 +201,9 @@ impl Session {
             return Ok(());
         }
         let jobs = std::mem::take(jobs);
-        let outcome =
-            run_together(jobs, &self.side_tables, self.state.as_ref(), self.stop.clone(), &self.screen).await?;
+        // Questions are asked of what is there when the queries before them have been stopped.
+        let stop = if self.is_stopped() { watch::channel(false).1 } else { self.stop.clone() };
+        let outcome = run_together(jobs, &self.side_tables, self.state.as_ref(), stop, &self.screen).await?;
         for note in lost_rows(&outcome) {
             self.screen.note(&note);
         }
@@ -376,6 +381,11 @@ const fn joins(statement: &Statement) -> bool {
         Statement::Insert { query, .. } | Statement::Select(query) => query.is_streaming,
         _ => false,
     }
+}
+
+/// Whether a statement is a SELECT that reads no stream, and so comes to its end by itself.
+const fn is_question(statement: &Statement) -> bool {
+    matches!(statement, Statement::Select(query) if !query.is_streaming)
 }
 
 pub(crate) fn refusal(error: millstream_sql::Error, script: &Script) -> Error {

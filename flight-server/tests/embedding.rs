@@ -254,7 +254,7 @@ async fn a_materialized_view_is_read_while_it_grows() {
     let shown = answer(&engine, "SHOW STATE").await;
     assert!(shown.contains("| sums    | t[range 1 second slide 1 second] | 3         | 3         |"), "{shown}");
     let shown = answer(&engine, "SHOW WATERMARKS").await;
-    assert!(shown.contains("1970-01-01T00:00:01.500Z"), "{shown}");
+    assert!(shown.contains("1970-01-01T00:00:01.500"), "{shown}");
     assert!(engine.query("SELECT k FROM t [Now], sums").await.is_err(), "a stream with rows that change");
     engine.run("DROP MATERIALIZED VIEW sums").await.unwrap();
     for running in started {

@@ -230,6 +230,11 @@ impl Stage {
         }
     }
 
+    /// Whether what it gives is not only that of instants, but what each micro-batch changes.
+    pub(crate) const fn gives_by_epoch(&self) -> bool {
+        self.output.emission.lateness.is_some() || matches!(self.output.emission.mode, EmissionMode::Changes { .. })
+    }
+
     /// The instant up to which all have been evaluated.
     pub(crate) const fn evaluated(&self) -> EventTime {
         self.evaluated

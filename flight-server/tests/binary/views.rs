@@ -1,8 +1,10 @@
 //! Materialized views: what they keep, what reads them, and what a crash does to them.
 
+use std::sync::mpsc::channel;
+
 use super::crashes::check_every_step;
 use super::kept::{Destination, Place, Scenario};
-use super::process::{Folder, run, run_sql};
+use super::process::{Folder, Running, run, run_sql, send_lines, serve};
 
 const INPUT: &str = "k,v,ts\na,1,2024-01-02T09:00:01\nb,2,2024-01-02T09:00:02\na,4,2024-01-02T09:00:11\n\
                      b,8,2024-01-02T09:00:12\na,16,2024-01-02T09:00:25\n";
@@ -80,6 +82,31 @@ fn a_script_with_state_is_answered_each_time() {
         answered.check();
         assert_eq!(answered.stdout, "v\n31\n");
     }
+}
+
+#[test]
+fn a_view_over_an_endless_stream_is_read_when_it_is_stopped() {
+    let sql = "CREATE STREAM s (v BIGINT) WITH (connector = 'socket', address = '{}', format = 'csv');
+               CREATE SINK out WITH (connector = 'console', format = 'csv');
+               CREATE MATERIALIZED VIEW n AS SELECT COUNT(*) AS n FROM s;
+               INSERT INTO out SELECT v + 40 AS v FROM s;
+               SELECT COUNT(*) AS kept FROM n; SELECT 6 * 7 AS answer; CREATE VIEW w AS SELECT 1 AS one; SELECT one FROM w";
+    let (end, ended) = channel::<()>();
+    let (address, sender) = serve(move |client| {
+        send_lines(client, "1\n2\n");
+        // The stream goes on until the process has ended.
+        let _ = ended.recv();
+    });
+    let sql = sql.replace("{}", &address.to_string());
+    let mut running = Running::start(&["run", "-e", &sql, "--format", "csv"]);
+    running.wait_for_line("42");
+    running.terminate();
+    let finished = running.finish();
+    drop(end);
+    assert!(sender.join().is_ok());
+    assert_eq!(finished.code, Some(130), "{finished:?}");
+    let is_answered = |kept: u8| finished.stdout.ends_with(&format!("kept\n{kept}\nanswer\n42\n"));
+    assert!(is_answered(0) || is_answered(1), "{finished:?}");
 }
 
 /// Materialized views in state directories.
