@@ -204,8 +204,12 @@ impl Stage {
     async fn correct(&mut self) -> Result<Vec<Emitted>> {
         let touched = std::mem::take(&mut self.touched);
         let mut instants = std::collections::BTreeSet::new();
+        // What came before has no late rows to come, and after a restart everything counts as touched.
+        let passed = self.evaluated.minus(self.output.emission.lateness.unwrap_or(Span(0)));
+        let may_change = |instant: &EventTime| passed < *instant && *instant <= self.evaluated;
         for (leaf, pair) in touched {
-            instants.extend(self.instants_of(leaf, pair).take_while(|instant| *instant <= self.evaluated));
+            let known = self.instants_of(leaf, pair).take_while(|instant| *instant <= self.evaluated);
+            instants.extend(known.filter(may_change));
         }
         let instants: Vec<_> = instants.into_iter().collect();
         let results = self.results(&instants, Look::Again).await?;
