@@ -101,6 +101,7 @@ impl PlannedQuery {
             key_partitions: options.key_partitions.max(1),
             shared_rows: options.shared_rows,
             memory: Arc::clone(&options.state_memory),
+            lateness: Span(0),
             runtime: Arc::clone(&options.runtime),
             analyze: options.analyze,
         };

@@ -101,7 +101,8 @@ impl LeafState {
                 // Small state stays in one piece: sending each of its rows to a task would cost more than it saves.
                 let router =
                     KeyRouter { key_columns: plans.key_columns, partitions: options.key_partitions.max(1), shards: 1 };
-                let shards = vec![Shard::new(Arc::clone(plans), window, Arc::clone(&options.memory))];
+                let shard = Shard::new(Arc::clone(plans), window, Arc::clone(&options.memory));
+                let shards = vec![shard.correctable_for(options.lateness)];
                 Self::Aggregate { router, shards }
             }
         })

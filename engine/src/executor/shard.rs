@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::executor::assign::PaneTag;
 use crate::program::AggregatePlans;
 use crate::state::{Batches, KeyRouter, MERGE_DIRECTLY_PANES, PaneStore, Stacks, StateMemory};
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 use crate::window::{Pane, WindowSpec};
 
 /// State added to a pane is merged once it has this many batches and half as many rows as the oldest of them …
@@ -31,6 +31,8 @@ pub(crate) struct Shard {
     pub(crate) window_rows: u64,
     /// Its instant.
     evaluated: EventTime,
+    /// How long after its instant a window may be looked at again.
+    lateness: Span,
 }
 
 impl Shard {
@@ -48,7 +50,15 @@ impl Shard {
             rows_read: 0,
             window_rows: 0,
             evaluated: EventTime(i64::MIN),
+            lateness: Span(0),
         }
+    }
+
+    /// The same for windows that are looked at again for so long after their instants.
+    #[must_use]
+    pub(crate) const fn correctable_for(mut self, lateness: Span) -> Self {
+        self.lateness = lateness;
+        self
     }
 
     /// Whether a window or a pane has so many state rows that one task is slow with them.
@@ -134,13 +144,15 @@ impl Shard {
 
     /// Merges the entries that become visible at `instant` and can no longer grow.
     ///
-    /// Late entries join those of their pane that are already visible, so that a pane has two at the most.
+    /// Late entries join those of their pane that are already visible, so that a pane has two at the most besides those
+    /// that a window which may be looked at again does not see yet.
     fn seal(&mut self, instant: EventTime, (first, end): (Pane, Pane)) -> Result<()> {
         let due: Vec<_> = self.panes.tags(first, end).filter(|(_, tag)| *tag <= instant).collect();
         for pair in due.chunk_by(|a, b| a.0 == b.0) {
             let Some((pane, _)) = pair.first().copied() else { continue };
             let natural = self.window.first_instant(pane);
-            let mut late: Vec<_> = pair.iter().map(|(_, tag)| *tag).filter(|tag| *tag != natural).collect();
+            let seen_by_all = |tag: &EventTime| *tag != natural && *tag <= instant.minus(self.lateness);
+            let mut late: Vec<_> = pair.iter().map(|(_, tag)| *tag).filter(seen_by_all).collect();
             self.merge_entry(pane, natural)?;
             if let (Some(oldest), true) = (late.first().copied(), late.len() > 1) {
                 let mut batches = Vec::new();
@@ -156,7 +168,8 @@ impl Shard {
 
     /// As many shards as `router` has, for [`Shard::move_into`]; what this one has read counts as read by the first.
     pub(crate) fn empty_parts(&self, router: &KeyRouter) -> Vec<Self> {
-        let part = || Self::new(Arc::clone(&self.plans), self.window, Arc::clone(&self.memory));
+        let part =
+            || Self::new(Arc::clone(&self.plans), self.window, Arc::clone(&self.memory)).correctable_for(self.lateness);
         let mut parts: Vec<_> = (0..router.shards).map(|_| part()).collect();
         if let Some(first) = parts.first_mut() {
             first.rows_read = self.rows_read;

@@ -41,6 +41,8 @@ pub(crate) struct StageOptions {
     pub(crate) shared_rows: u64,
     /// The limit on state, shared with other queries.
     pub(crate) memory: Arc<StateMemory>,
+    /// How long after its instant a window of the stage may be looked at again; nothing unless the stage says so.
+    pub(crate) lateness: Span,
     /// Where plans run: their memory pool and temporary files.
     pub(crate) runtime: Arc<RuntimeEnv>,
     /// Whether the work of operators is summed.
@@ -156,6 +158,7 @@ impl Stage {
             // Rows that pass, and groups without a window, are given as they change whatever is said.
             let emission = if matches!(program.shape, Shape::Windows(_)) { emission } else { Emission::default() };
             let windows = program.inputs.iter().filter_map(|leaf| leaf.table().window().copied()).collect::<Vec<_>>();
+            let options = StageOptions { lateness: emission.lateness.unwrap_or(Span(0)), ..options };
             let state = State::new(&program, &options)?;
             let leaves = program.inputs.len();
             Ok(Self {
