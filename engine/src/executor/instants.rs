@@ -204,7 +204,7 @@ impl Stage {
     async fn correct(&mut self) -> Result<Vec<Emitted>> {
         let touched = std::mem::take(&mut self.touched);
         let mut instants = std::collections::BTreeSet::new();
-        // What came before has no late rows to come, and after a restart everything counts as touched.
+        // No late row counts in a window that closed longer ago, and its panes may be gone or put together by now.
         let passed = self.evaluated.minus(self.output.emission.lateness.unwrap_or(Span(0)));
         let may_change = |instant: &EventTime| passed < *instant && *instant <= self.evaluated;
         for (leaf, pair) in touched {
