@@ -2,7 +2,7 @@
 //!
 //! Declarations take effect at once. Queries run to their end before the next statement, but INSERTs and materialized
 //! views that follow each other, and a SELECT over streams right behind them, run together and share the ingestion of
-//! their streams. When they are stopped, SELECTs right behind them that read no stream are answered still.
+//! their streams. When they are stopped, SELECTs right behind them that read what they kept are answered still.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -383,9 +383,9 @@ const fn joins(statement: &Statement) -> bool {
     }
 }
 
-/// Whether a statement is a SELECT that reads no stream, and so comes to its end by itself.
+/// Whether a statement asks what queries have kept, and so comes to its end by itself.
 const fn is_question(statement: &Statement) -> bool {
-    matches!(statement, Statement::Select(query) if !query.is_streaming)
+    matches!(statement, Statement::Select(query) if query.reads_kept_rows)
 }
 
 pub(crate) fn refusal(error: millstream_sql::Error, script: &Script) -> Error {

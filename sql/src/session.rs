@@ -406,7 +406,8 @@ impl Session {
             return Err(error.hint("leave EMIT, ISTREAM, DSTREAM and what belongs to them out"));
         }
         let late_sink = late_sink(&self.catalog, &logical, query)?;
-        Ok(StreamQuery { logical, text: query.text.clone(), emission, late_sink, is_streaming })
+        let reads_kept_rows = names.reads().first_name().is_some();
+        Ok(StreamQuery { logical, text: query.text.clone(), emission, late_sink, is_streaming, reads_kept_rows })
     }
 }
 

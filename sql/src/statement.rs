@@ -282,6 +282,8 @@ pub struct StreamQuery {
     pub late_sink: Option<Arc<SinkDefinition>>,
     /// Whether a stream is read; if not, the query runs once over static tables.
     pub is_streaming: bool,
+    /// Whether rows are read that other queries keep: materialized views or states.
+    pub reads_kept_rows: bool,
 }
 
 impl ParsedQuery {

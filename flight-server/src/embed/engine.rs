@@ -526,6 +526,7 @@ fn fixed_rows(rows: RecordBatch, text: &str) -> Result<StreamQuery> {
         text: text.to_owned(),
         emission: Emission::default(),
         is_streaming: false,
+        reads_kept_rows: false,
         late_sink: None,
     })
 }

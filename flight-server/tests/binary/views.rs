@@ -90,7 +90,7 @@ fn a_view_over_an_endless_stream_is_read_when_it_is_stopped() {
                CREATE SINK out WITH (connector = 'console', format = 'csv');
                CREATE MATERIALIZED VIEW n AS SELECT COUNT(*) AS n FROM s;
                INSERT INTO out SELECT v + 40 AS v FROM s;
-               SELECT COUNT(*) AS kept FROM n; SELECT 6 * 7 AS answer; CREATE VIEW w AS SELECT 1 AS one; SELECT one FROM w";
+               SELECT COUNT(*) AS kept FROM n; SELECT 6 * 7 AS answer FROM n; SELECT 'afterwards' AS never";
     let (end, ended) = channel::<()>();
     let (address, sender) = serve(move |client| {
         send_lines(client, "1\n2\n");
@@ -105,7 +105,7 @@ fn a_view_over_an_endless_stream_is_read_when_it_is_stopped() {
     drop(end);
     assert!(sender.join().is_ok());
     assert_eq!(finished.code, Some(130), "{finished:?}");
-    let is_answered = |kept: u8| finished.stdout.ends_with(&format!("kept\n{kept}\nanswer\n42\n"));
+    let is_answered = |kept: usize| finished.stdout.ends_with(&format!("kept\n{kept}\nanswer\n{}", "42\n".repeat(kept)));
     assert!(is_answered(0) || is_answered(1), "{finished:?}");
 }
 
