@@ -3,7 +3,7 @@
 //! ```text
 //! WITH (connector = 'files', …)  ─ open_source ─▶ Source ─▶ PartitionReader ─▶ Split ─▶ rows and bad rows
 //! WITH (connector = 'console')   ─ open_sink ───▶ Sink
-//! CREATE TABLE … WITH (…)        ─ read_table ──▶ all rows at once
+//! CREATE TABLE … WITH (…)        ─ read_table ──▶ all rows at once, again and again with a `refresh_interval`
 //! ```
 //!
 //! Reading order: [`files`] and [`socket`] cut bytes into splits, `format` makes rows of them, [`generate`] and
@@ -21,12 +21,14 @@ pub mod nexmark;
 mod numbered;
 mod options;
 pub mod push;
+mod refreshed;
 pub mod sinks;
 pub mod socket;
 mod state;
 mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use millstream_engine::plan::{StreamDefinition, WithOption};
@@ -38,8 +40,10 @@ use files::FilesSource;
 use generate::GenerateSource;
 use nexmark::NexmarkSource;
 use push::PushSource;
+use refreshed::VersionSource;
 use socket::SocketSource;
 
+pub use refreshed::CurrentTable;
 pub use sinks::ViewSink;
 pub use sinks::check as check_sink;
 pub use state::state_table;
@@ -47,11 +51,16 @@ pub use table::{TableRows, read_table};
 
 const SOURCES: [&str; 5] = ["files", "generate", "nexmark", "push", "socket"];
 
-/// Makes the source that a stream's options describe; nothing is read or connected yet.
+/// Makes the source that the options of a stream, or of a table that is read again, describe; nothing is read or
+/// connected yet.
 ///
 /// # Errors
 /// Fails for a connector that is unknown or missing and for options that it does not take; the error has a hint.
 pub fn open_source(definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>> {
+    if let Some(interval) = definition.refresh {
+        let interval = Duration::from_nanos(interval.0.unsigned_abs());
+        return Ok(Arc::new(VersionSource::new(Arc::clone(definition), interval)));
+    }
     Ok(match connector(&definition.options) {
         Some("files") => Arc::new(FilesSource::new(definition)?),
         Some("socket") => Arc::new(SocketSource::new(definition)?),

@@ -11,7 +11,7 @@ use millstream_engine::size::parse_size;
 use millstream_engine::{Error, Result};
 
 /// Keys that every connector accepts and that are read elsewhere.
-const COMMON_KEYS: [&str; 4] = ["connector", "bad_data", "durability", "rate_limit"];
+const COMMON_KEYS: [&str; 5] = ["connector", "bad_data", "durability", "rate_limit", "refresh_interval"];
 /// How unlike a key may be to one that is known and still be taken for a slip of the keyboard.
 const MIN_SIMILARITY: f64 = 0.6;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use datafusion::arrow::record_batch::RecordBatch;
 use futures::FutureExt;
 use futures::future::select_all;
 use tokio::sync::watch;
@@ -12,10 +13,11 @@ use crate::checkpoint::Counters;
 use crate::durable::StreamRecords;
 use crate::error::Result;
 use crate::executor::{LateRows, Stage, StageAnalysis, StageCounts};
-use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, Progress, Record};
+use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, LoggedEvent, Progress, Record};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::query::{QueryOptions, QueryProgress};
+use crate::refreshed::Versions;
 use crate::sink::Sink;
 use crate::time::{NANOS_PER_SECOND, Span, Watermark};
 
@@ -28,7 +30,9 @@ const KEPT_DELAYS: usize = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) stage: Stage,
+    /// The streams, and then the refreshed tables.
     pub(crate) streams: Vec<Stream>,
+    pub(crate) tables: Arc<Versions>,
     options: QueryOptions,
     pub(crate) epoch: Epoch,
     pub(crate) counters: Counters,
@@ -56,6 +60,40 @@ pub(crate) struct Stream {
     pub(crate) watermark: Watermark,
     /// Where it has been read to.
     pub(crate) place: LogPlace,
+    /// Of a refreshed table the place before the version that the query has come to.
+    version_place: LogPlace,
+}
+
+impl Stream {
+    /// Whether it is a refreshed table: its records are versions, and no query waits for their time.
+    pub(crate) fn is_table(&self) -> bool {
+        self.ingest.definition().refresh.is_some()
+    }
+
+    /// The place to begin from after a restart.
+    pub(crate) fn kept_place(&self) -> &LogPlace {
+        if self.is_table() { &self.version_place } else { &self.place }
+    }
+
+    /// The last version among records, with the name of the table.
+    fn last_version(&self, records: &[Arc<Record>]) -> Option<(String, Vec<RecordBatch>)> {
+        let last = records.iter().rfind(|record| is_version(record))?;
+        let rows = last.block.iter().map(|block| block.rows.clone()).collect();
+        Some((self.ingest.definition().name.clone(), rows))
+    }
+
+    /// Moves behind a record.
+    fn pass(&mut self, record: &Record) {
+        if is_version(record) {
+            self.version_place = self.place.clone();
+        }
+        self.place.pass(record);
+    }
+}
+
+/// Whether a record of a refreshed table is a version of it.
+fn is_version(record: &Record) -> bool {
+    matches!(record.event, LoggedEvent::Rows { .. })
 }
 
 /// What a query did, once it has ended.
@@ -114,6 +152,8 @@ pub(crate) struct MicroBatch {
     units: Vec<Vec<Vec<Arc<Block>>>>,
     /// What the records of each stream say, in words that last.
     logged: Vec<StreamRecords>,
+    /// The tables that have another version from here on.
+    versions: Vec<(String, Vec<RecordBatch>)>,
     records: usize,
     rows: u64,
     bytes: usize,
@@ -122,16 +162,26 @@ pub(crate) struct MicroBatch {
 }
 
 impl Driver {
-    pub(crate) fn new(stage: Stage, streams: Vec<(Arc<Ingest>, LogPlace)>, options: QueryOptions) -> Self {
+    pub(crate) fn new(
+        stage: Stage,
+        streams: Vec<(Arc<Ingest>, LogPlace)>,
+        tables: Arc<Versions>,
+        options: QueryOptions,
+    ) -> Self {
         let streams = streams.into_iter().map(|(ingest, place)| Stream {
             reader: ingest.reader(place.seq),
+            watermark: match ingest.definition().refresh {
+                Some(_) => Watermark::END,
+                None => place.progress.as_ref().map_or(Watermark::START, Progress::watermark),
+            },
             ingest,
-            watermark: place.progress.as_ref().map_or(Watermark::START, Progress::watermark),
+            version_place: place.clone(),
             place,
         });
         Self {
             stage,
             streams: streams.collect(),
+            tables,
             pace: Pace::new(options.max_wait),
             options,
             epoch: Epoch(0),
@@ -248,6 +298,10 @@ impl Driver {
             for (index, stream) in self.streams.iter().enumerate() {
                 if stream.reader.is_at_end()? {
                     ended += 1;
+                } else if stream.is_table() {
+                    // What a table may become changes nothing once all rows have been there.
+                    ended += 1;
+                    waiting += usize::from(stream.reader.has_record());
                 } else if self.may_take(index) {
                     waiting += usize::from(stream.reader.has_record());
                     is_pressing |= stream.reader.is_full() || stream.reader.waiting_rows() >= batch_rows;
@@ -255,6 +309,9 @@ impl Driver {
             }
             if ended == self.streams.len() {
                 return Ok(Turn::End);
+            }
+            if !self.has_tables() {
+                waiting = 0;
             }
             // Once an input has ended, waiting for more rows of it is in vain.
             is_pressing |= self.streams.iter().any(|stream| stream.reader.is_closed());
@@ -284,9 +341,18 @@ impl Driver {
         }
     }
 
+    /// Whether a version of every table is there: what has none yet is not empty.
+    fn has_tables(&self) -> bool {
+        let mut tables = self.streams.iter().filter(|stream| stream.is_table());
+        self.tables.are_complete() || tables.all(|table| table.reader.has_record())
+    }
+
     /// Whether a stream may be read on: one that is ahead of the others waits for them, or its state would pile up.
     fn may_take(&self, index: usize) -> bool {
         let Some(stream) = self.streams.get(index) else { return false };
+        if stream.is_table() {
+            return true;
+        }
         let slide = self.stage.longest_slide();
         if slide == Span(0) {
             // Without windows no state waits for the others, and rows that pass should not either.
@@ -320,6 +386,7 @@ impl Driver {
         let mut batch = MicroBatch {
             units: Vec::with_capacity(taken.len()),
             logged: Vec::with_capacity(taken.len()),
+            versions: Vec::new(),
             records: 0,
             rows: 0,
             bytes: 0,
@@ -332,11 +399,16 @@ impl Driver {
                 stream.watermark = stream.watermark.max(last.watermark());
                 batch.logged_at = batch.logged_at.max(Some(last.logged_at));
             }
-            records.iter().for_each(|record| stream.place.pass(record));
+            records.iter().for_each(|record| stream.pass(record));
             batch.records += records.len();
             batch.bytes += records.iter().map(|record| record.bytes()).sum::<usize>();
-            batch.rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
-            batch.units.push(units_of(records.iter().filter_map(|record| record.block.clone()), UNIT_ROWS));
+            if stream.is_table() {
+                batch.versions.extend(stream.last_version(&records));
+                batch.units.push(Vec::new());
+            } else {
+                batch.rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
+                batch.units.push(units_of(records.iter().filter_map(|record| record.block.clone()), UNIT_ROWS));
+            }
             let events =
                 if self.keeper.is_some() { records.iter().map(|r| r.event.clone()).collect() } else { Vec::new() };
             batch.logged.push(StreamRecords { from, events });
@@ -383,6 +455,7 @@ impl Driver {
 
     /// Rows into state; gives those that were too late.
     pub(crate) async fn update(&mut self, batch: &MicroBatch) -> Result<Vec<LateRows>> {
+        batch.versions.iter().for_each(|(table, rows)| self.tables.set(table, rows.clone()));
         let all_late = self.stage.update(&batch.units, batch.watermark).await?;
         for late in &all_late {
             self.counters.rows_late += late.missed.len() as u64;
@@ -447,6 +520,7 @@ impl MicroBatch {
         for (units, more) in self.units.iter_mut().zip(next.units) {
             *units = units_of(std::mem::take(units).into_iter().chain(more).flatten(), unit_rows);
         }
+        self.versions.extend(next.versions);
         self.records += next.records;
         self.rows += next.rows;
         self.bytes += next.bytes;

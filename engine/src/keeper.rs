@@ -285,7 +285,8 @@ impl Driver {
     async fn start_checkpoint(&mut self) -> Result<()> {
         let stages = self.stage.images()?;
         let (epoch, watermark, counters) = (self.epoch, self.watermark(), self.counters);
-        let places = self.streams.iter().map(|s| (s.ingest.definition().name.clone(), s.place.clone())).collect();
+        let places =
+            self.streams.iter().map(|s| (s.ingest.definition().name.clone(), s.kept_place().clone())).collect();
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
         let (term, sink_epoch, late_epoch) = (keeper.term, keeper.sink_epoch, keeper.late_epoch);
         let (writer, id, journal) = keeper

@@ -49,6 +49,7 @@ pub mod plan;
 pub mod program;
 pub mod query;
 mod recovery;
+pub mod refreshed;
 pub mod results;
 pub mod side;
 pub mod sink;

@@ -12,7 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use crate::nodes::SlotExec;
 use crate::time::Span;
-use crate::window::{Contents, WindowSpec};
+use crate::window::{Contents, Frame, WindowSpec};
 
 /// The column that holds the first point of a row's window.
 pub const WINDOW_START: &str = "window_start";
@@ -95,6 +95,8 @@ pub struct StreamDefinition {
     pub durability: Option<StreamDurability>,
     /// The most rows it takes in per second; above 0.
     pub rate_limit: Option<f64>,
+    /// How long a static table is good until it is read again; a stream, and a table that is read once, have none.
+    pub refresh: Option<Span>,
     /// The connector and its options, unread.
     pub options: Vec<WithOption>,
 }
@@ -281,6 +283,9 @@ impl StreamTable {
             Contents::Session => parts.push(format!("session gap {range}")),
             Contents::Latest(rows) if window.is_by_row() => parts.push(format!("rows {rows}")),
             Contents::Latest(rows) => parts.push(format!("rows {rows} slide {slide}")),
+            Contents::Preceding(Frame::Rows(rows)) => parts.push(format!("each row with {rows} before")),
+            Contents::Preceding(Frame::Range(range)) => parts.push(format!("each row with {range} before")),
+            Contents::Counted { rows, slide } => parts.push(format!("rows {rows} slide {slide}")),
         }
         if window.offset().0 != 0 {
             parts.push(format!("offset {}", window.offset()));

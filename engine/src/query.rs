@@ -17,6 +17,7 @@ use crate::executor::{RowCounts, Stage, StageOptions};
 use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
+use crate::refreshed::{Versions, tables_of};
 use crate::results::Results;
 use crate::sink::{Guarantee, Sink};
 use crate::state::{DEFAULT_KEY_PARTITIONS, StateMemory};
@@ -72,6 +73,8 @@ impl Default for QueryOptions {
 pub struct PlannedQuery {
     pub(crate) stage: Stage,
     pub(crate) streams: Vec<Arc<StreamDefinition>>,
+    /// Those of its refreshed tables.
+    pub(crate) versions: Arc<Versions>,
     results: Results,
     pub(crate) options: QueryOptions,
     pub(crate) late_sink: Option<Box<dyn Sink>>,
@@ -91,7 +94,11 @@ impl PlannedQuery {
     /// # Errors
     /// As for [`PlannedQuery::plan`], and if a query of that kind cannot give them so.
     pub async fn plan_emitting(logical: &LogicalPlan, emission: Emission, options: QueryOptions) -> Result<Self> {
-        let streams = streams_of(logical)?;
+        let mut streams = streams_of(logical)?;
+        // A query without streams reads its tables once, as they are when it does.
+        let tables = if streams.is_empty() { Vec::new() } else { tables_of(logical)? };
+        let versions = Arc::new(Versions::of(&tables));
+        streams.extend(tables);
         let stream_of = |name: &str| {
             let position = streams.iter().position(|stream| stream.name == name);
             position.ok_or_else(|| Error::internal(format!("a leaf reads stream {name}, which the plan does not name")))
@@ -104,11 +111,12 @@ impl PlannedQuery {
             lateness: Span(0),
             runtime: Arc::clone(&options.runtime),
             analyze: options.analyze,
+            tables: Arc::clone(&versions),
         };
         let program = Program::compile(logical.clone(), stage_options.planner()).await?;
         let results = Results::of(logical, &program.shape, emission.mode);
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
-        Ok(Self { stage, streams, results, options, late_sink: None })
+        Ok(Self { stage, streams, versions, results, options, late_sink: None })
     }
 
     /// Has the rows that come too late for every window go to `sink`, which takes the columns of the streams: those of
@@ -129,7 +137,7 @@ impl PlannedQuery {
         &self.options.name
     }
 
-    /// The streams it reads; [`PlannedQuery::start`] wants their ingests in this order.
+    /// The streams it reads, and then its refreshed tables; [`PlannedQuery::start`] wants their ingests in this order.
     pub fn streams(&self) -> &[Arc<StreamDefinition>] {
         &self.streams
     }
@@ -160,7 +168,7 @@ impl PlannedQuery {
             return Err(Error::internal(format!("query over {:?} got {:?}", names(&self.streams), names(&given))));
         }
         let streams = ingests.into_iter().map(|ingest| (ingest, LogPlace::default())).collect();
-        let mut driver = Driver::new(self.stage, streams, self.options);
+        let mut driver = Driver::new(self.stage, streams, self.versions, self.options);
         driver.late_sink = self.late_sink;
         Ok(Query::over(driver))
     }

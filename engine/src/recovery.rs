@@ -5,6 +5,7 @@
 //! commit runs wholly, with the blocks and the watermark of the intent. The sink's ledger says whether its output is
 //! there already.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::batch::Epoch;
 use crate::driver::{Driver, MicroBatch, Rebuilt, stopped};
 use crate::durable::{Commit, Intent, LoggedEpoch, Recovered};
 use crate::error::{Error, Result};
-use crate::ingest::Record;
+use crate::ingest::{LogPlace, Record};
 use crate::keeper::Keeper;
 use crate::late::late_writer;
 use crate::query::{QueryProgress, Recovery};
@@ -55,6 +56,7 @@ impl Driver {
             drop(recovered.share);
             self.stage.put_back(&mut stages.into_iter())?;
             self.stage.count_memory();
+            self.read_tables(&recovered.places).await?;
         }
         let total = recovered.epochs.len() as u64;
         let (started, rows_before) = (Instant::now(), self.counters.rows_read);
@@ -78,6 +80,21 @@ impl Driver {
         Ok(false)
     }
 
+    /// Reads the versions of the tables that the checkpoint saw, which its places come before.
+    async fn read_tables(&mut self, places: &BTreeMap<String, LogPlace>) -> Result<()> {
+        for index in 0..self.streams.len() {
+            let Some(stream) = self.streams.get(index) else { continue };
+            let known = places.get(&stream.ingest.definition().name).filter(|_| stream.is_table());
+            let Some(seq) = known.map(|place| place.seq) else { continue };
+            let mut taken = vec![Vec::new(); index];
+            taken.push(self.take_until(index, seq + 1).await?);
+            taken.resize_with(self.streams.len(), Vec::new);
+            let batch = self.batch_of(taken);
+            self.update(&batch).await?;
+        }
+        Ok(())
+    }
+
     /// Runs the next of the logged epochs again, several at once where only their state is wanted.
     async fn run_again(
         &mut self,
@@ -87,7 +104,8 @@ impl Driver {
     ) -> Result<()> {
         let mut together: Option<(MicroBatch, u64, Commit)> = None;
         // Which corrections a window has had, and what was given of it early, is a matter of each epoch by itself.
-        let is_cut = self.stage.gives_by_epoch();
+        // So is what a table was.
+        let is_cut = self.stage.gives_by_epoch() || !self.tables.is_empty();
         let most = self.keeper.as_ref().filter(|_| !is_cut).map_or(0, Keeper::replay_rows);
         while together.as_ref().is_none_or(|(batch, ..)| !batch.is_full(most))
             && let Some(logged) = epochs.next()

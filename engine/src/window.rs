@@ -12,6 +12,8 @@
 //! | cumulating | `[s, e)`, `s` the last multiple of the size before `e` | multiples of the step |
 //! | by row | `(e − range, e]` | the event times of rows |
 //! | latest | the last rows of each key before `e` | multiples of a slide, or the event times of rows |
+//! | preceding | the rows at `e`, and those of their keys in a frame before | the event times of rows |
+//! | counted | the last rows up to `e` | the event times of every so many rows |
 //! | session | the rows of the sessions that end at `e` | the ends of sessions |
 //!
 //! Windows by row have a slide of one tick and panes as wide: the same arithmetic, of which only the instants with a
@@ -41,8 +43,26 @@ pub enum Contents {
     Cumulating,
     /// The last so many rows of each key, however old.
     Latest(u64),
+    /// The last so many rows whenever so many more have come.
+    Counted {
+        /// The rows of a window.
+        rows: u64,
+        /// The rows from one window to the next.
+        slide: u64,
+    },
+    /// The rows of its time, each with the rows of its key before it as far as this reaches.
+    Preceding(Frame),
     /// The rows of sessions that end there: rows of a key less than the range apart.
     Session,
+}
+
+/// How far back from a row others of its key matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Frame {
+    /// So many rows.
+    Rows(u64),
+    /// So much event time, both ends included.
+    Range(Span),
 }
 
 /// A slice of event time, `[number · width, (number + 1) · width)` after the origin; the unit of state.
@@ -135,6 +155,22 @@ impl WindowSpec {
         Ok(Self { contents: Contents::Latest(rows), ..spec })
     }
 
+    /// A window of the last `rows` rows whenever `slide` more have come, at the event time of the last of them.
+    ///
+    /// # Errors
+    /// Both must be positive.
+    pub fn counted(rows: u64, slide: u64) -> Result<Self> {
+        if slide == 0 {
+            return Err(Error::query("a slide of no rows", "write for example [Rows 10, Slide 10]"));
+        }
+        Ok(Self { contents: Contents::Counted { rows, slide }, ..Self::latest(rows, None)? })
+    }
+
+    /// A window at the event time of every row: the rows of that time, and those of their keys in `frame` before.
+    pub fn preceding(frame: Frame) -> Self {
+        Self { contents: Contents::Preceding(frame), ..Self::now() }
+    }
+
     /// Windows of the rows of a key that are less than `gap` apart; each ends `gap` after its last row.
     ///
     /// # Errors
@@ -162,12 +198,17 @@ impl WindowSpec {
 
     /// Whether rows leave it only when others come, so that its state is not dropped by time.
     pub const fn is_latest(&self) -> bool {
-        matches!(self.contents, Contents::Latest(_))
+        matches!(self.contents, Contents::Latest(_) | Contents::Counted { .. } | Contents::Preceding(_))
+    }
+
+    /// Whether rows that are behind the watermark can be too late for it.
+    pub const fn has_late_rows(&self) -> bool {
+        !matches!(self.contents, Contents::Latest(_))
     }
 
     /// Whether which rows a window holds depends on other rows of their key, so that all must be kept as rows.
     pub const fn selects_rows(&self) -> bool {
-        matches!(self.contents, Contents::Latest(_) | Contents::Session)
+        self.is_latest() || matches!(self.contents, Contents::Session)
     }
 
     /// The same window closed at its right end: `(e − range, e]`.
@@ -230,7 +271,7 @@ impl WindowSpec {
         let first = match self.contents {
             Contents::Sliding | Contents::Session => end - self.panes_per_window(),
             Contents::Cumulating => self.block_of(end - 1),
-            Contents::Latest(_) => i64::MIN,
+            Contents::Latest(_) | Contents::Counted { .. } | Contents::Preceding(_) => i64::MIN,
         };
         (Pane(first), Pane(end))
     }
@@ -264,7 +305,7 @@ impl WindowSpec {
     /// The last instant whose window may hold rows of `pane`.
     pub fn last_instant(&self, pane: Pane) -> EventTime {
         match self.contents {
-            Contents::Latest(_) => return EventTime(i64::MAX),
+            Contents::Latest(_) | Contents::Counted { .. } | Contents::Preceding(_) => return EventTime(i64::MAX),
             Contents::Cumulating => {
                 let end = Pane(self.block_of(pane.0).saturating_add(self.panes_per_window()));
                 return self.pane_bounds(end).0;
@@ -280,7 +321,7 @@ impl WindowSpec {
         let start = match self.contents {
             Contents::Sliding | Contents::Session => instant.minus(self.range),
             Contents::Cumulating => self.pane_bounds(self.panes_of(instant).0).0,
-            Contents::Latest(_) => instant,
+            Contents::Latest(_) | Contents::Counted { .. } | Contents::Preceding(_) => instant,
         };
         Window { start, end: instant }
     }
@@ -289,10 +330,10 @@ impl WindowSpec {
     /// as it arrived: its tag. `None` if that is after the last window of the pane (too late for all, or in a gap
     /// between windows).
     ///
-    /// Sessions take no row behind the watermark: whether it belongs to one that has ended may depend on rows of other
-    /// partitions.
+    /// Sessions, windows that count rows and rows with those before them take none behind the watermark: which window
+    /// it would be in may depend on rows of other partitions.
     pub fn tag(&self, pane: Pane, watermark: Watermark) -> Option<EventTime> {
-        if self.contents == Contents::Session {
+        if matches!(self.contents, Contents::Session | Contents::Counted { .. } | Contents::Preceding(_)) {
             return None;
         }
         let natural = self.first_instant(pane);

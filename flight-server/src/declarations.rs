@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
-use millstream_connectors::TableRows;
+use millstream_connectors::{CurrentTable, TableRows};
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::QueryOptions;
+use millstream_engine::refreshed::RefreshedTable;
 use millstream_engine::side::SideTables;
 use millstream_sql::{RelationKind, Session as Language, Statement};
 
@@ -51,6 +52,7 @@ pub(crate) fn table_definition(name: &str, table: &dyn TableProvider) -> StreamD
         bad_data: millstream_engine::plan::BadData::default(),
         durability: None,
         rate_limit: None,
+        refresh: None,
         options: Vec::new(),
     }
 }
@@ -135,13 +137,17 @@ pub(crate) fn drop_relation(language: &mut Language, sides: &mut StreamSides, ki
 /// # Errors
 /// Fails if the table cannot be read.
 pub(crate) async fn load_table(
-    definition: &StreamDefinition,
+    definition: &Arc<StreamDefinition>,
 ) -> Result<(Arc<dyn TableProvider>, Option<String>), millstream_engine::Error> {
     let TableRows { batches, bad } = millstream_connectors::read_table(definition).await?;
     let note = bad.first().map(|first| {
         let (count, name) = (bad.len(), &definition.name);
         format!("note: {count} rows of table {name} could not be used; the first is {}: {}", first.place, first.reason)
     });
+    if definition.refresh.is_some() {
+        let current = Arc::new(CurrentTable(Arc::clone(definition)));
+        return Ok((Arc::new(RefreshedTable::new(Arc::clone(definition), current)), note));
+    }
     Ok((Arc::new(MemTable::try_new(Arc::clone(&definition.schema), vec![batches])?), note))
 }
 

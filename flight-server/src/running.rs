@@ -82,7 +82,8 @@ pub(crate) fn state_table(queries: &[QueryStatus]) -> Result<RecordBatch> {
 /// # Errors
 /// Fails only if the columns have different lengths.
 pub(crate) fn watermarks_table(ingests: &[Arc<Ingest>]) -> Result<RecordBatch> {
-    let mut streams: Vec<&Arc<Ingest>> = ingests.iter().collect();
+    let is_stream = |ingest: &&Arc<Ingest>| ingest.definition().refresh.is_none();
+    let mut streams: Vec<&Arc<Ingest>> = ingests.iter().filter(is_stream).collect();
     streams.sort_by_key(|ingest| ingest.definition().name.clone());
     let rows: Vec<(String, Option<PartitionStatus>)> = streams
         .into_iter()

@@ -363,7 +363,7 @@ impl Session {
 
     async fn load_table(
         &self,
-        definition: &StreamDefinition,
+        definition: &Arc<StreamDefinition>,
     ) -> Result<Arc<dyn TableProvider>, millstream_engine::Error> {
         let (rows, note) = load_table(definition).await?;
         if let Some(note) = note {

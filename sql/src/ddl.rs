@@ -12,12 +12,15 @@ use millstream_engine::plan::{
 };
 use millstream_engine::time::Span;
 
-use crate::duration::parse_duration;
+use crate::duration::{parse_duration, parse_span};
 use crate::error::{Error, Result, location};
 use crate::parse_error::syntax_error;
 use crate::suggest::{list, nearest};
 use crate::token::{Cursor, fold};
 use crate::types::{arrow_type, sql_name};
+
+/// The option of a table that is read again.
+pub(crate) const REFRESH_INTERVAL: &str = "refresh_interval";
 
 /// The elements between the parentheses of a declaration, as far as read.
 #[derive(Debug, Default)]
@@ -50,6 +53,7 @@ pub(crate) fn parse_definition(cursor: &mut Cursor<'_>, name: String) -> Result<
     let event_time = elements.watermark.as_ref().map(|watermark| event_time_rule(watermark, &elements)).transpose()?;
     let options = parse_with(cursor)?;
     let (bad_data, durability, rate_limit) = (bad_data(&options)?, durability(&options)?, rate_limit(&options)?);
+    let refresh = refresh_interval(&options)?;
     let schema = Arc::new(Schema::new(elements.fields));
     Ok(StreamDefinition {
         name,
@@ -59,6 +63,7 @@ pub(crate) fn parse_definition(cursor: &mut Cursor<'_>, name: String) -> Result<
         bad_data,
         durability,
         rate_limit,
+        refresh,
         options,
     })
 }
@@ -324,6 +329,16 @@ fn rate_limit(options: &[WithOption]) -> Result<Option<f64>> {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(Some(rate)),
         _ => Err(Error::new(format!("rate_limit is '{}', not a number of rows per second", option.value))
             .hint("write rate_limit = '10000'")
+            .at(option.location)),
+    }
+}
+
+fn refresh_interval(options: &[WithOption]) -> Result<Option<Span>> {
+    let Some(option) = options.iter().find(|option| option.key == REFRESH_INTERVAL) else { return Ok(None) };
+    match parse_span(&option.value) {
+        Ok(interval) if interval.0 > 0 => Ok(Some(interval)),
+        _ => Err(Error::new(format!("{REFRESH_INTERVAL} is '{}', not how long the table is good", option.value))
+            .hint(format!("write {REFRESH_INTERVAL} = '10 s'"))
             .at(option.location)),
     }
 }

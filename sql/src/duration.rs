@@ -133,6 +133,14 @@ fn parse_parameter(cursor: &mut Cursor<'_>, name: &str, parameters: Option<&Para
     Ok(i128::from(span.0))
 }
 
+/// Whether a token is a unit of time.
+pub(crate) fn is_unit(token: &Token) -> bool {
+    let Token::Word(word) = token else { return false };
+    let name = word.value.to_lowercase();
+    let fixed = UNITS.iter().any(|(names, _)| names.contains(&name.as_str()));
+    fixed || CALENDAR_UNITS.iter().any(|(names, ..)| names.contains(&name.as_str()))
+}
+
 /// The nanoseconds of the unit at the cursor, if one is there.
 fn parse_unit(cursor: &mut Cursor<'_>) -> Result<Option<i64>> {
     let Token::Word(word) = cursor.peek() else { return Ok(None) };

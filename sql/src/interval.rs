@@ -240,7 +240,7 @@ fn is_time(column: &Column, side: &Side) -> bool {
 }
 
 /// The length of an interval without months.
-fn nanoseconds(length: &ScalarValue) -> Option<i64> {
+pub(crate) fn nanoseconds(length: &ScalarValue) -> Option<i64> {
     const DAY: i64 = 86_400 * 1_000_000_000;
     match length {
         ScalarValue::IntervalMonthDayNano(Some(value)) if value.months == 0 => {

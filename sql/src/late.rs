@@ -51,7 +51,7 @@ fn inputs(plan: &LogicalPlan) -> Vec<(Arc<StreamDefinition>, bool)> {
     let leaves = leaves(plan).into_iter();
     let inputs = leaves.flat_map(|leaf| match leaf.input() {
         Input::Stream(stream) => {
-            vec![(Arc::clone(stream), leaf.window().is_some_and(|window| !window.is_latest()))]
+            vec![(Arc::clone(stream), leaf.window().is_some_and(|window| window.has_late_rows()))]
         }
         Input::View(view) => inputs(&view.query),
     });

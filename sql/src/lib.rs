@@ -31,6 +31,7 @@ mod ksql_window;
 mod late;
 mod materialized;
 
+mod over;
 mod own_expressions;
 mod parse;
 mod parse_error;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::common::{Column, JoinType, Result as DataFusionResult, TableReference};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder};
-use millstream_engine::plan::{StreamTable, WINDOW_END, WINDOW_START};
+use millstream_engine::plan::{Input, StreamTable, WINDOW_END, WINDOW_START};
 use millstream_engine::window::WindowSpec;
 
 /// A plan through which the rows of one stream pass.
@@ -66,6 +66,21 @@ impl<'a> Passing<'a> {
             }
             _ => Self(self.0.inputs().first()?).source_column(index),
         }
+    }
+
+    /// The stream's column that a column of the output shows as it is.
+    pub(crate) fn source_of(self, column: &Column) -> Option<usize> {
+        self.source_column(self.0.schema().maybe_index_of_column(column)?)
+    }
+
+    /// Whether an output column shows the event time as it is.
+    pub(crate) fn is_event_time(self, index: usize) -> bool {
+        let stream = self.stream();
+        let rule = stream.as_ref().and_then(|leaf| match leaf.input() {
+            Input::Stream(stream) => stream.event_time,
+            Input::View(_) => None,
+        });
+        rule.is_some_and(|rule| self.source_column(index) == Some(rule.column))
     }
 
     /// The same rows seen through a window that keeps those columns of the stream apart; its bounds are columns too.

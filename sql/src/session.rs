@@ -13,6 +13,7 @@ use millstream_engine::results::{MaterializedRows, QueryStates};
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::{check, is_windowed};
+use crate::ddl::REFRESH_INTERVAL;
 use crate::duration::Parameters;
 use crate::emission::place_of_emit;
 use crate::error::{Error, Result};
@@ -21,6 +22,7 @@ use crate::interval::{self, interval_join};
 use crate::json::json_functions;
 use crate::late::{check_apart, late_sink};
 use crate::materialized::check_reads;
+use crate::over::over_rows;
 use crate::parse::parse;
 use crate::plan_error::planning_error;
 use crate::scope::Names;
@@ -273,6 +275,12 @@ impl Session {
     ) -> Result<Statement> {
         let (definition, or_replace) = (Arc::clone(definition), create.or_replace);
         let name = definition.name.clone();
+        if let (RelationKind::Stream, Some(_)) = (kind, definition.refresh) {
+            let option = definition.options.iter().find(|option| option.key == REFRESH_INTERVAL);
+            let error = Error::new(format!("a stream has no {REFRESH_INTERVAL}: its rows are read as they come"));
+            let hint = "leave it out, or declare a table without a watermark by CREATE TABLE";
+            return Err(error.hint(hint).at(option.and_then(|option| option.location)));
+        }
         let statement = match kind {
             RelationKind::Table => Statement::CreateTable { definition, or_replace },
             _ => Statement::CreateStream { definition, or_replace },
@@ -381,6 +389,14 @@ impl Session {
         if emission.mode == EmissionMode::Results && !is_windowed(&logical) {
             refuse_final(query)?;
         }
+        let logical = match over_rows(&logical, query)? {
+            None => logical,
+            Some(_) if emission != Emission::default() => {
+                let error = Error::new("OVER an endless stream gives each row once, when its time has come");
+                return Err(error.hint("leave EMIT, ISTREAM, DSTREAM and what belongs to them out"));
+            }
+            Some(windowed) => windowed,
+        };
         let logical = match interval_join(&logical, query)? {
             None => logical,
             Some(_) if emission != Emission::default() => {

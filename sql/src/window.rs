@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! [Range R, Slide S]  [Range R]  [Range Unbounded]  [Now]
-//! [Rows n]  [Rows n, Slide S]  [Partition By k, … Rows n]  [Partition By k, … Rows n, Slide S]
+//! [Rows n]  [Rows n, Slide S]  [Rows n, Slide m]  [Partition By k, … Rows n]  [Partition By k, … Rows n, Slide S]
 //! [Session Gap g]  [Session Gap g Partition By k, …]
 //! ```
 
@@ -15,7 +15,7 @@ use millstream_engine::plan::Location;
 use millstream_engine::time::Span;
 use millstream_engine::window::WindowSpec;
 
-use crate::duration::{Parameters, parse_duration};
+use crate::duration::{Parameters, is_unit, parse_duration};
 use crate::error::{Error, Result};
 use crate::time_zone::{TimeZone, parse_time_zone};
 use crate::token::{Cursor, fold, is_word};
@@ -44,7 +44,7 @@ pub(crate) struct WindowClause {
 #[derive(Debug, Default)]
 struct Bracket {
     range: Option<Span>,
-    slide: Option<Span>,
+    slide: Option<Slide>,
     gap: Option<Span>,
     rows: Option<u64>,
     offset: Option<Span>,
@@ -54,6 +54,14 @@ struct Bracket {
     is_unbounded: bool,
     keys: Vec<ColumnName>,
     time_column: Option<ColumnName>,
+}
+
+/// How far one window is from the next, as written.
+#[derive(Debug, Clone, Copy)]
+struct Slide {
+    /// A bare number, which is one of rows where a window has so many of them.
+    count: Option<u64>,
+    time: Span,
 }
 
 /// Reads a window in brackets at the cursor.
@@ -96,12 +104,18 @@ impl Bracket {
         let spec = match kind {
             "Range Unbounded" => return Ok(None),
             "Now" => WindowSpec::now(),
-            "Rows" => checked(WindowSpec::latest(self.rows.unwrap_or_default(), self.slide))?,
+            "Rows" => {
+                let rows = self.rows.unwrap_or_default();
+                match self.slide {
+                    Some(Slide { count: Some(slide), .. }) => checked(WindowSpec::counted(rows, slide))?,
+                    slide => checked(WindowSpec::latest(rows, slide.map(|slide| slide.time)))?,
+                }
+            }
             "Session" => return Ok(Some(session_spec(self.gap.unwrap_or(Span(0)))?)),
             _ => {
                 let range = self.range.unwrap_or(Span(0));
                 match self.slide {
-                    Some(slide) => checked(WindowSpec::new(range, slide))?,
+                    Some(slide) => checked(WindowSpec::new(range, slide.time))?,
                     None => checked(WindowSpec::by_row(range))?,
                 }
             }
@@ -113,15 +127,18 @@ impl Bracket {
 
     /// Refuses parts that a window of this kind cannot have.
     fn refuse_parts(&self, kind: &str) -> Result<()> {
-        let has_slide = matches!(kind, "Range" | "Rows") && self.slide.is_some();
+        let counts = kind == "Rows" && self.slide.is_some_and(|slide| slide.count.is_some());
+        let has_slide = matches!(kind, "Range" | "Rows") && self.slide.is_some() && !counts;
         let (part, hint) = if kind == "Range Unbounded" && self.slide.is_some() {
             ("Slide", "leave it out: the results change with every row; or give the window a range")
         } else if self.slide.is_some() && !matches!(kind, "Range" | "Rows") {
             ("Slide", EXAMPLE)
+        } else if counts && !self.keys.is_empty() {
+            ("Partition By", "the rows of all keys are counted together; give the slide a unit of time: Slide 10 s")
         } else if self.offset.is_some() && !has_slide {
-            ("Offset", "only a window with a Slide has one")
+            ("Offset", "only a window with a Slide of time has one")
         } else if self.time_zone.is_some() && !has_slide {
-            ("Time Zone", "only a window with a Slide has one")
+            ("Time Zone", "only a window with a Slide of time has one")
         } else if self.closed_right == Some(false) && !has_slide {
             ("Closed Left", "a window at each row holds that row: it is closed on the right")
         } else if self.closed_right.is_some() && !matches!(kind, "Range" | "Rows") {
@@ -131,8 +148,11 @@ impl Bracket {
         } else {
             return Ok(());
         };
-        let what =
-            if has_slide || kind != "Range" { format!("[{kind} …]") } else { "[Range …] without Slide".into() };
+        let what = match kind {
+            "Rows" if counts => "[Rows …, Slide …] of rows".to_owned(),
+            "Range" if !has_slide => "[Range …] without Slide".to_owned(),
+            _ => format!("[{kind} …]"),
+        };
         Err(Error::new(format!("a window {what} has no {part}")).hint(hint))
     }
 }
@@ -227,11 +247,9 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
             ("Range", bracket.range.replace(parse_duration(cursor, Some(parameters))?).is_some())
         }
     } else if cursor.eat_word("slide") {
-        if bracket.rows.is_some() && is_count(cursor) {
-            let hint = "write a duration: [Rows 100, Slide 10 seconds]; or [Rows 100] for a window at each row";
-            return Err(Error::unsupported("a Slide counted in rows", hint).at(cursor.location()));
-        }
-        ("Slide", bracket.slide.replace(parse_duration(cursor, Some(parameters))?).is_some())
+        let count = bare_number(cursor, parameters);
+        let slide = Slide { count, time: parse_duration(cursor, Some(parameters))? };
+        ("Slide", bracket.slide.replace(slide).is_some())
     } else if cursor.eat_word("rows") {
         ("Rows", bracket.rows.replace(parse_rows(cursor, parameters)?).is_some())
     } else if cursor.eat_word("now") {
@@ -261,9 +279,16 @@ fn parse_part(cursor: &mut Cursor<'_>, parameters: &Parameters, bracket: &mut Br
     Ok(())
 }
 
-/// Whether a bare number is next, without a unit of time.
-fn is_count(cursor: &Cursor<'_>) -> bool {
-    matches!(cursor.peek(), Token::Number(..)) && matches!(cursor.peek_nth(1), Token::RBracket | Token::Comma)
+/// The number that is next, or the parameter that is bound to one, if it has no unit of time.
+fn bare_number(cursor: &Cursor<'_>, parameters: &Parameters) -> Option<u64> {
+    let text = match cursor.peek() {
+        Token::Number(..) if is_unit(cursor.peek_nth(1)) => return None,
+        Token::Number(digits, _) => digits,
+        Token::Word(word) => parameters.get(&word.value.to_lowercase())?,
+        Token::Placeholder(name) => parameters.get(&name.trim_start_matches('$').to_lowercase())?,
+        _ => return None,
+    };
+    text.trim().parse().ok()
 }
 
 /// The number of rows; also the name of a parameter that is bound to one.

@@ -42,6 +42,7 @@ pub(crate) fn stream(columns: &[(&str, DataType)], with: &[(&str, &str)]) -> Arc
         bad_data: BadData::DeadLetter,
         durability: None,
         rate_limit: None,
+        refresh: None,
         options: options(with),
     })
 }

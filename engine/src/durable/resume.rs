@@ -98,7 +98,8 @@ impl DurableQuery {
             Some(event) => *event == LoggedEvent::Closed,
             None => self.place(index).progress.is_some_and(|progress| progress.is_over()),
         };
-        self.lineage().is_some() && (0..self.planned.streams.len()).all(is_over)
+        let mut streams = self.planned.streams.iter().enumerate().filter(|(_, stream)| stream.refresh.is_none());
+        self.lineage().is_some() && streams.all(|(index, _)| is_over(index))
     }
 
     /// The first epoch that is not committed yet.
@@ -142,7 +143,7 @@ impl DurableQuery {
             wal.hold(&self.store.id, Need { name: self.store.name.clone(), from, is_running: true });
         }
         let begins_midway = self.recovered.stages.is_none() && self.places.iter().any(|place| place.seq > 0);
-        let mut driver = Driver::new(self.planned.stage, streams, self.planned.options);
+        let mut driver = Driver::new(self.planned.stage, streams, self.planned.versions, self.planned.options);
         driver.late_sink = self.planned.late_sink;
         let mut keeper = Keeper::new(self.store, self.recovered, self.wals, self.policy);
         if begins_midway {

@@ -165,6 +165,10 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn settle(&mut self, leaf: usize, end: Pane) -> Result<()> {
+        self.leaves_mut().get_mut(leaf).map_or(Ok(()), |leaf| leaf.settle(end))
+    }
+
     pub(super) fn evict(&mut self, leaf: usize, first: Pane) {
         if let Some(leaf) = self.leaves_mut().get_mut(leaf) {
             leaf.evict(first);

@@ -197,7 +197,7 @@ pub(crate) fn stream_contract(stream: &StreamDefinition) -> String {
 
 /// Whether an option decides which rows a stream has, and not only how they come or are kept.
 fn is_meaning(option: &str) -> bool {
-    !["rate", "rate_limit", "reconnect", "watch_interval", "durability", "bad_data"].contains(&option)
+    !["rate", "rate_limit", "refresh", "reconnect", "watch_interval", "durability", "bad_data"].contains(&option)
 }
 
 impl State {
@@ -236,7 +236,7 @@ impl LeafState {
             Self::Aggregate { shards, router, .. } => {
                 LeafImage { key_columns: router.key_columns, key_partitions, ..shards_image(shards) }
             }
-            Self::Rows(_) | Self::Latest(_) | Self::Sessions(_) => {
+            Self::Rows(_) | Self::Latest(_) | Self::Counted(_) | Self::Preceding(_) | Self::Sessions(_) => {
                 let image = self.store().map(store_image).unwrap_or_default();
                 LeafImage { key_partitions, ..image }
             }
@@ -246,7 +246,7 @@ impl LeafState {
     fn forget_image(&mut self) {
         match self {
             Self::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.panes().forget_image()),
-            Self::Rows(_) | Self::Latest(_) | Self::Sessions(_) => {
+            Self::Rows(_) | Self::Latest(_) | Self::Counted(_) | Self::Preceding(_) | Self::Sessions(_) => {
                 if let Some(store) = self.store() {
                     store.forget_image();
                 }
@@ -264,7 +264,7 @@ impl LeafState {
                 sessions.note(&batches.read()?)?;
                 sessions.panes().put(pane, tag, batches);
             }
-            Self::Rows(_) | Self::Latest(_) => {
+            Self::Rows(_) | Self::Latest(_) | Self::Counted(_) | Self::Preceding(_) => {
                 if let Some(store) = self.store() {
                     store.put(pane, tag, batches);
                 }

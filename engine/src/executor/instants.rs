@@ -2,7 +2,7 @@
 
 use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
-use crate::executor::held::Look;
+use crate::executor::held::{Look, State};
 use crate::executor::leaf::LeafState;
 use crate::executor::partners::first_waiting;
 use crate::executor::stage::{Emitted, Stage, StageInput};
@@ -25,9 +25,12 @@ pub(super) fn check_emission(program: &Program, emission: Emission) -> Result<()
         return Ok(());
     }
     let is_windowed = matches!(program.shape, Shape::Windows(_));
-    let gives_changes = matches!(emission.mode, EmissionMode::Changes { every: None });
+    // Rows that pass and groups without a window are given as they change; only groups can wait with it.
+    let gives_changes = match (&program.shape, emission.mode) {
+        (Shape::Unbounded(..), EmissionMode::Changes { .. }) => true,
+        (_, mode) => mode == EmissionMode::Changes { every: None },
+    };
     if !is_windowed && gives_changes && !emission.empty_windows && emission.lateness.is_none() {
-        // Rows that pass and groups without a window are given as they change, and in no other way.
         return Ok(());
     }
     let refuse = |message: &str, hint: &str| Err(Error::query(message, hint));
@@ -87,7 +90,7 @@ impl Stage {
 
     /// Takes every pane as changed where results of open windows may wait for their time: some may not have been given.
     pub(super) fn touch_all(&mut self) {
-        if matches!(self.output.emission.mode, EmissionMode::Changes { every: Some(_) }) {
+        if self.output.holds_changes() {
             let entries = self.calendars.iter().enumerate();
             self.touched = entries.flat_map(|(leaf, panes)| panes.entries().map(move |pair| (leaf, pair))).collect();
         }
@@ -117,12 +120,13 @@ impl Stage {
         // Rows of an outer join are marked as their partners come, whether what that gives was given before or not.
         if !self.output.has_history() && self.program.outer.is_none() {
             let limit = EventTime(self.output_watermark(watermark).0);
-            self.state.leaves_mut().iter_mut().try_for_each(|leaf| leaf.pass(limit))?;
+            let leaves = self.state.leaves_mut().iter_mut().zip(&self.windows);
+            leaves.map(|(leaf, window)| leaf.pass(window, limit)).collect::<Result<()>>()?;
             self.evaluated = self.evaluated.max(limit);
-            self.evict();
+            self.evict()?;
             return Ok(());
         }
-        let is_throttled = matches!(self.output.emission.mode, EmissionMode::Changes { every: Some(_) });
+        let is_throttled = self.output.holds_changes();
         if is_throttled {
             // Which of the open windows' results were given is not known: they are given again.
             let limit = EventTime(self.output_watermark(watermark).0);
@@ -146,7 +150,7 @@ impl Stage {
         } else {
             self.state.pairs(&self.program, &self.windows, (before, limit), self.options.tasks).await?
         };
-        self.evict();
+        self.evict()?;
         self.stay_within_memory().await?;
         self.instants += 1;
         Ok(vec![Emitted { instant: Some(limit), rows }])
@@ -163,7 +167,7 @@ impl Stage {
         }
         if instants.is_empty() {
             self.evaluated = self.evaluated.max(limit);
-            self.evict();
+            self.evict()?;
             return Ok(Vec::new());
         }
         self.instants += instants.len() as u64;
@@ -175,7 +179,7 @@ impl Stage {
             let rows = if instant.is_absent && !self.output.emission.empty_windows { Vec::new() } else { rows };
             emitted.push(Emitted { instant: Some(instant.at), rows: self.output.close(instant.at, rows)? });
         }
-        self.evict();
+        self.evict()?;
         self.stay_within_memory().await?;
         Ok(emitted)
     }
@@ -241,7 +245,11 @@ impl Stage {
 
     /// When early results that wait for their time are due.
     pub(crate) fn early_due(&self) -> Option<std::time::Instant> {
-        if self.touched.is_empty() { None } else { self.output.early_due() }
+        let waits = match &self.state {
+            State::Unbounded { state, .. } => state.is_waiting(),
+            _ => !self.touched.is_empty(),
+        };
+        self.output.early_due().filter(|_| waits)
     }
 
     /// The instants at which a pane's rows are in a window, ascending.
@@ -311,16 +319,18 @@ impl Stage {
     }
 
     /// Drops the panes that no instant to come can see, nor one that may be corrected.
-    fn evict(&mut self) {
+    fn evict(&mut self) -> Result<()> {
         let is_single = self.windows.len() == 1;
         if self.evaluated.0 == i64::MIN || self.evaluated.0 >= i64::MAX - 1 {
-            return;
+            return Ok(());
         }
         let lateness = self.output.emission.lateness;
         let passed = self.evaluated.minus(lateness.unwrap_or(Span(0)));
         for (leaf, (window, calendar)) in self.windows.iter().zip(&mut self.calendars).enumerate() {
             if window.is_latest() {
-                calendar.unite(window.panes_of(window.instant_at_or_before(passed)).1);
+                let end = window.panes_of(window.instant_at_or_before(passed)).1;
+                calendar.unite(end);
+                self.state.settle(leaf, end)?;
                 continue;
             }
             // A side of a join keeps its last contents until its own next instant.
@@ -333,6 +343,7 @@ impl Stage {
             self.state.evict(leaf, first);
         }
         self.output.forget_before(passed);
+        Ok(())
     }
 }
 
@@ -355,7 +366,7 @@ impl LeafClock<'_> {
     /// The first instant of its window after `time`.
     fn next_own_instant(&self, time: EventTime) -> Option<EventTime> {
         match self.window.contents() {
-            Contents::Session => self.state.next_session_end(time),
+            contents if makes_instants(contents) => self.state.next_end(self.window, time),
             _ if self.window.is_by_row() => self.calendar.next_natural(self.window, time),
             _ => Some(self.window.instant_after(time)),
         }
@@ -364,7 +375,9 @@ impl LeafClock<'_> {
     /// The first time at or after `time` at which it has rows.
     fn next_presence(&self, time: EventTime) -> Option<EventTime> {
         match self.window.contents() {
-            Contents::Session => self.state.next_session_end(time.minus(Span(1))),
+            Contents::Counted { .. } if self.state.has_shown() => Some(time),
+            Contents::Counted { .. } => self.state.next_end(self.window, EventTime(i64::MIN)).map(|end| end.max(time)),
+            Contents::Session => self.state.next_end(self.window, time.minus(Span(1))),
             _ => self.calendar.next_presence(self.window, time),
         }
     }
@@ -372,8 +385,13 @@ impl LeafClock<'_> {
     /// The last time at which what it has changes by itself.
     fn last_change(&self) -> Option<EventTime> {
         match self.window.contents() {
-            Contents::Session => self.state.last_session_end(),
+            contents if makes_instants(contents) => self.state.last_end(self.window),
             _ => self.calendar.last_change(self.window),
         }
     }
+}
+
+/// Whether it takes the rows themselves to know the instants of such a window.
+pub(super) const fn makes_instants(contents: Contents) -> bool {
+    matches!(contents, Contents::Session | Contents::Counted { .. })
 }

@@ -8,8 +8,10 @@ use crate::arrays::{concat_rows, without_waste};
 use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
 use crate::executor::assign::PaneTag;
+use crate::executor::counted::Counted;
 use crate::executor::held::{blocking, for_each};
 use crate::executor::latest::Latest;
+use crate::executor::preceding::Preceding;
 use crate::executor::sessions::{Session, Sessions};
 use crate::executor::shard::Shard;
 use crate::executor::stage::StageOptions;
@@ -30,6 +32,10 @@ pub(crate) enum LeafState {
     Rows(PaneStore),
     /// The latest rows of each key.
     Latest(Latest),
+    /// The rows of the last window, and those towards the next.
+    Counted(Counted),
+    /// The rows of each key that come before others.
+    Preceding(Preceding),
     /// The rows of open sessions.
     Sessions(Sessions),
 }
@@ -92,6 +98,8 @@ impl LeafState {
             let schema = input.kept_schema()?;
             return Ok(match window.contents() {
                 Contents::Latest(rows) => Self::Latest(Latest::new(selection.clone(), rows, &schema)?),
+                Contents::Preceding(frame) => Self::Preceding(Preceding::new(selection.clone(), frame, &schema)?),
+                Contents::Counted { rows, slide } => Self::Counted(Counted::new(selection.clone(), rows, slide)?),
                 _ => Self::Sessions(Sessions::new(selection.clone(), window.range(), schema)?),
             });
         }
@@ -114,6 +122,12 @@ impl LeafState {
             Self::Rows(store) => states.into_iter().try_for_each(|(pair, rows)| add_rows(store, pair, rows)),
             Self::Latest(latest) => {
                 states.into_iter().try_for_each(|(pair, rows)| add_rows(latest.panes(), pair, rows))
+            }
+            Self::Preceding(preceding) => {
+                states.into_iter().try_for_each(|(pair, rows)| add_rows(preceding.panes(), pair, rows))
+            }
+            Self::Counted(counted) => {
+                states.into_iter().try_for_each(|(pair, rows)| add_rows(counted.panes(), pair, rows))
             }
             Self::Sessions(sessions) => states.into_iter().try_for_each(|(pair, rows)| {
                 sessions.note(&rows)?;
@@ -152,6 +166,13 @@ impl LeafState {
             Self::Latest(latest) => {
                 instants.iter().map(|at| Ok(Seen::Kept(latest.at(&window, *at)?, window.window(*at)))).collect()
             }
+            Self::Preceding(preceding) => {
+                instants.iter().map(|at| Ok(Seen::Kept(preceding.at(&window, *at)?, window.window(*at)))).collect()
+            }
+            Self::Counted(counted) => {
+                let seen = instants.iter().map(|at| counted.at(&window, *at));
+                seen.map(|seen| seen.map(|(rows, extent)| Seen::Kept(rows, extent))).collect()
+            }
             Self::Sessions(sessions) => Ok(sessions.take(&instants)?.into_iter().map(Seen::Sessions).collect()),
             Self::Aggregate { shards, .. } => {
                 let of_shards = for_each(shards, |_| {
@@ -179,7 +200,7 @@ impl LeafState {
                 Self::Aggregate { shards, .. } => {
                     Seen::States(shards.iter().map(|shard| shard.visible(*at)).collect::<Result<_>>()?, extent)
                 }
-                Self::Latest(_) | Self::Sessions(_) => {
+                Self::Latest(_) | Self::Counted(_) | Self::Preceding(_) | Self::Sessions(_) => {
                     return Err(Error::internal("a window that selects rows is looked at twice"));
                 }
             })
@@ -188,8 +209,12 @@ impl LeafState {
     }
 
     /// Passes the instants up to `limit`, whose results were made before.
-    pub(super) fn pass(&mut self, limit: EventTime) -> Result<()> {
-        let Self::Sessions(sessions) = self else { return Ok(()) };
+    pub(super) fn pass(&mut self, window: &WindowSpec, limit: EventTime) -> Result<()> {
+        let sessions = match self {
+            Self::Sessions(sessions) => sessions,
+            Self::Counted(counted) => return counted.pass(window, limit),
+            Self::Aggregate { .. } | Self::Rows(_) | Self::Latest(_) | Self::Preceding(_) => return Ok(()),
+        };
         let mut ended = Vec::new();
         let mut after = EventTime(i64::MIN);
         while let Some(end) = sessions.next_end(after).filter(|end| *end <= limit) {
@@ -223,7 +248,15 @@ impl LeafState {
             Self::Rows(store) => store.evict(first),
             Self::Aggregate { shards, .. } => shards.iter_mut().for_each(|shard| shard.evict(first)),
             // Their rows go when others come, or with their session.
-            Self::Latest(_) | Self::Sessions(_) => {}
+            Self::Latest(_) | Self::Counted(_) | Self::Preceding(_) | Self::Sessions(_) => {}
+        }
+    }
+
+    /// Takes the panes before `end` together, where rows go when others come: all of them have been passed.
+    pub(super) fn settle(&mut self, end: Pane) -> Result<()> {
+        match self {
+            Self::Counted(counted) => counted.settle(end),
+            _ => Ok(()),
         }
     }
 
@@ -235,7 +268,7 @@ impl LeafState {
                 for_each(shards, |_| move |shard: &mut Shard| shard.spill(share)).await?;
                 Ok(())
             }
-            Self::Rows(_) | Self::Latest(_) | Self::Sessions(_) => {
+            Self::Rows(_) | Self::Latest(_) | Self::Counted(_) | Self::Preceding(_) | Self::Sessions(_) => {
                 let Some(store) = self.store() else { return Ok(()) };
                 let (mut moved, memory) = (std::mem::take(store), Arc::clone(memory));
                 let (back, ended) = blocking(move || {
@@ -257,24 +290,33 @@ impl LeafState {
             Self::Aggregate { .. } => None,
             Self::Rows(store) => Some(store),
             Self::Latest(latest) => Some(latest.panes()),
+            Self::Counted(counted) => Some(counted.panes()),
+            Self::Preceding(preceding) => Some(preceding.panes()),
             Self::Sessions(sessions) => Some(sessions.panes()),
         }
     }
 
-    /// The first end of a session after `time`, if it keeps sessions.
-    pub(super) fn next_session_end(&self, time: EventTime) -> Option<EventTime> {
+    /// The first instant after `time` that its rows make, if it is they who do.
+    pub(super) fn next_end(&self, window: &WindowSpec, time: EventTime) -> Option<EventTime> {
         match self {
             Self::Sessions(sessions) => sessions.next_end(time),
+            Self::Counted(counted) => counted.next_end(window, time),
             _ => None,
         }
     }
 
-    /// The last end of a session as known now.
-    pub(super) fn last_session_end(&self) -> Option<EventTime> {
+    /// The last of these instants as known now.
+    pub(super) fn last_end(&self, window: &WindowSpec) -> Option<EventTime> {
         match self {
             Self::Sessions(sessions) => sessions.last_end(),
+            Self::Counted(counted) => counted.last_end(window),
             _ => None,
         }
+    }
+
+    /// Whether it shows what it last did until its next instant.
+    pub(super) fn has_shown(&self) -> bool {
+        matches!(self, Self::Counted(counted) if counted.has_shown())
     }
 
     pub(super) fn is_on_disk(&self) -> bool {
@@ -282,6 +324,8 @@ impl LeafState {
             Self::Aggregate { shards, .. } => shards.iter().any(Shard::is_on_disk),
             Self::Rows(store) => store.is_on_disk(),
             Self::Latest(latest) => latest.is_on_disk(),
+            Self::Counted(counted) => counted.is_on_disk(),
+            Self::Preceding(preceding) => preceding.is_on_disk(),
             Self::Sessions(sessions) => sessions.is_on_disk(),
         }
     }
@@ -298,6 +342,8 @@ impl LeafState {
             Self::Aggregate { shards, .. } => shards.iter().map(Shard::bytes).sum(),
             Self::Rows(store) => store.bytes(),
             Self::Latest(latest) => latest.bytes(),
+            Self::Counted(counted) => counted.bytes(),
+            Self::Preceding(preceding) => preceding.bytes(),
             Self::Sessions(sessions) => sessions.bytes(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod analysis;
 mod assign;
+mod counted;
 mod held;
 mod image;
 mod instants;
@@ -10,6 +11,7 @@ mod leaf;
 mod new_rows;
 mod output;
 mod partners;
+mod preceding;
 mod row_keys;
 mod sessions;
 mod shard;

@@ -111,6 +111,11 @@ impl Output {
         self.revisions = self.revisions.split_off(&instant);
     }
 
+    /// Whether what changes waits for its time.
+    pub(super) const fn holds_changes(&self) -> bool {
+        matches!(self.emission.mode, EmissionMode::Changes { every: Some(_) })
+    }
+
     /// When early results may be given next; none if they may at once.
     pub(super) fn early_due(&self) -> Option<Instant> {
         let EmissionMode::Changes { every: Some(every) } = self.emission.mode else { return None };

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -17,7 +18,7 @@ use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::{Error, Result};
 use crate::executor::analysis::StageAnalysis;
 use crate::executor::held::{State, blocking};
-use crate::executor::instants::check_emission;
+use crate::executor::instants::{check_emission, makes_instants};
 use crate::executor::output::Output;
 use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
 use crate::executor::view::view_block;
@@ -26,9 +27,10 @@ use crate::nodes::{Bindings, SlotId};
 use crate::plan::{Emission, EmissionMode, Input};
 use crate::program::{Explanation, Planner, Program, Shape};
 use crate::query::InputProgress;
+use crate::refreshed::Versions;
 use crate::state::{Calendar, MemoryShare, StateMemory};
 use crate::time::{EventTime, Span, Watermark};
-use crate::window::{Contents, WindowSpec};
+use crate::window::WindowSpec;
 
 /// How a stage is run.
 #[derive(Debug, Clone)]
@@ -47,12 +49,14 @@ pub(crate) struct StageOptions {
     pub(crate) runtime: Arc<RuntimeEnv>,
     /// Whether the work of operators is summed.
     pub(crate) analyze: bool,
+    /// The refreshed tables as the query sees them.
+    pub(crate) tables: Arc<Versions>,
 }
 
 impl StageOptions {
     /// A planner for one of its programs.
     pub(crate) fn planner(&self) -> Planner {
-        let planner = Planner::new(&self.runtime);
+        let planner = Planner::new(&self.runtime, &self.tables);
         if self.analyze { planner.measuring() } else { planner }
     }
 }
@@ -155,8 +159,12 @@ impl Stage {
             }
             let program = if emission.mode == EmissionMode::Pairs { program.giving_pairs()? } else { program };
             check_emission(&program, emission)?;
-            // Rows that pass, and groups without a window, are given as they change whatever is said.
-            let emission = if matches!(program.shape, Shape::Windows(_)) { emission } else { Emission::default() };
+            // Rows that pass, and groups without a window, are given as they change unless they are to wait.
+            let is_given_at_once = match program.shape {
+                Shape::Windows(_) => false,
+                _ => !matches!(emission.mode, EmissionMode::Changes { every: Some(_) }),
+            };
+            let emission = if is_given_at_once { Emission::default() } else { emission };
             let windows = program.inputs.iter().filter_map(|leaf| leaf.table().window().copied()).collect::<Vec<_>>();
             let options = StageOptions { lateness: emission.lateness.unwrap_or(Span(0)), ..options };
             let state = State::new(&program, &options)?;
@@ -357,7 +365,8 @@ impl Stage {
                 counts.add(&delta.counts);
             }
             late.extend(delta.late.into_iter().map(|(block, missed)| LateRows { stream, block, missed }));
-            let notes_panes = self.windows.get(leaf).is_some_and(|window| window.contents() != Contents::Session);
+            // Where rows make the instants, what is kept of them tells which.
+            let notes_panes = self.windows.get(leaf).is_some_and(|window| !makes_instants(window.contents()));
             if let (true, Some(calendar)) = (notes_panes, self.calendars.get_mut(leaf)) {
                 delta.state.iter().for_each(|((pane, tag), _)| calendar.note(*pane, *tag));
             }
@@ -451,10 +460,21 @@ impl Stage {
                 Ok(if rows.is_empty() { Vec::new() } else { vec![Emitted { instant: None, rows }] })
             }
             State::Unbounded { state, ready } => {
-                if ready.is_empty() {
+                let ready = std::mem::take(ready);
+                let rows = if self.output.holds_changes() {
+                    state.hold(ready)?;
+                    let is_early = self.output.early_due().is_some_and(|due| Instant::now() < due);
+                    if !state.is_waiting() || (is_early && watermark != Watermark::END) {
+                        self.stay_within_memory().await?;
+                        return Ok(Vec::new());
+                    }
+                    self.output.note_early();
+                    state.give()?
+                } else if ready.is_empty() {
                     return Ok(Vec::new());
-                }
-                let rows = state.update(std::mem::take(ready))?;
+                } else {
+                    state.update(ready)?
+                };
                 self.stay_within_memory().await?;
                 Ok(vec![Emitted { instant: None, rows }])
             }
@@ -471,7 +491,13 @@ impl Stage {
             State::Finite { plan } => *plan = None,
             State::Stateless { ready } => ready.clear(),
             State::Unbounded { state, ready } => {
-                state.absorb(std::mem::take(ready))?;
+                let ready = std::mem::take(ready);
+                // Whether what waited was given is not known: it is given again.
+                if self.output.holds_changes() {
+                    state.hold(ready)?
+                } else {
+                    state.absorb(ready)?
+                }
                 self.stay_within_memory().await?;
             }
             State::Windows { .. } => self.pass_windows(watermark).await?,

@@ -1,4 +1,4 @@
-//! A GROUP BY over endless rows: one open pane, of which each micro-batch shows the groups it changed.
+//! A GROUP BY over endless rows: one open pane, of which each micro-batch shows the groups it changed, or waits to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,8 +31,12 @@ pub(crate) struct Unbounded {
 
 /// There is no window here, and no plan asks for its bounds.
 const NO_WINDOW: Window = Window { start: EventTime(0), end: EventTime(0) };
-/// Every row may be seen at once.
+/// The entry of a key partition whose results have been given.
 const TAG: EventTime = EventTime(0);
+/// The entry of what came to it since, where results wait for their time.
+const WAITING: EventTime = EventTime(1);
+/// What waits is merged once there are so many batches of it.
+const UNMERGED_BATCHES: usize = 16;
 
 impl Unbounded {
     /// No state; what memory has no room for goes to the files of `memory`.
@@ -49,11 +53,17 @@ impl Unbounded {
 
     /// Takes in state rows and gives the result rows that are new or changed.
     pub(crate) fn update(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        let parts = self.by_partition(state)?;
+        self.changed_by(parts.into_iter().map(|(partition, rows)| (pane_of(partition), rows)))
+    }
+
+    /// Takes in state rows of key partitions and gives the result rows that are new or changed.
+    fn changed_by(&mut self, parts: impl IntoIterator<Item = (Pane, Vec<RecordBatch>)>) -> Result<Vec<RecordBatch>> {
         let mut results = NewRows::default();
         let mut touched = Touched::default();
         let mut growth = self.growth();
-        for (partition, rows) in self.by_partition(state)? {
-            touched.append(self.merge(partition, rows, &mut growth)?);
+        for (pane, rows) in parts {
+            touched.append(self.merge(pane, rows, &mut growth)?);
             if touched.bytes >= BYTES_AT_ONCE {
                 self.compare(std::mem::take(&mut touched), &mut results)?;
             }
@@ -62,11 +72,41 @@ impl Unbounded {
         results.finish()
     }
 
+    /// Takes in state rows whose results wait for their time.
+    pub(crate) fn hold(&mut self, state: Vec<RecordBatch>) -> Result<()> {
+        let mut growth = self.growth();
+        for (partition, rows) in self.by_partition(state)? {
+            let pane = pane_of(partition);
+            self.partitions.add(pane, WAITING, rows);
+            if self.partitions.recent(pane, WAITING).len() >= UNMERGED_BATCHES {
+                let merged = self.plans.merge(self.partitions.take_recent(pane, WAITING))?;
+                self.partitions.put(pane, WAITING, merged.into());
+            }
+            growth.bound(&mut self.partitions)?;
+        }
+        Ok(())
+    }
+
+    /// Whether results wait for their time.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.partitions.all_tags().any(|(_, tag)| tag == WAITING)
+    }
+
+    /// Gives the result rows that are new or changed since the last time.
+    pub(crate) fn give(&mut self) -> Result<Vec<RecordBatch>> {
+        let waiting: Vec<_> = self.partitions.all_tags().filter(|(_, tag)| *tag == WAITING).collect();
+        let mut parts = Vec::with_capacity(waiting.len());
+        for (pane, tag) in waiting {
+            parts.push((pane, self.partitions.take(pane, tag)?));
+        }
+        self.changed_by(parts)
+    }
+
     /// Takes in state rows whose results were given before.
     pub(crate) fn absorb(&mut self, state: Vec<RecordBatch>) -> Result<()> {
         let mut growth = self.growth();
         for (partition, rows) in self.by_partition(state)? {
-            self.merge(partition, rows, &mut growth)?;
+            self.merge(pane_of(partition), rows, &mut growth)?;
         }
         Ok(())
     }
@@ -86,8 +126,7 @@ impl Unbounded {
     }
 
     /// Takes in state rows of one key partition.
-    fn merge(&mut self, partition: usize, rows: Vec<RecordBatch>, growth: &mut Growth) -> Result<Touched> {
-        let pane = Pane(i64::try_from(partition).unwrap_or(i64::MAX));
+    fn merge(&mut self, pane: Pane, rows: Vec<RecordBatch>, growth: &mut Growth) -> Result<Touched> {
         let before = self.partitions.take(pane, TAG)?;
         let after = self.plans.merge(before.iter().cloned().chain(rows).collect())?;
         self.partitions.add(pane, TAG, after.clone());
@@ -128,6 +167,11 @@ impl Unbounded {
     pub(crate) const fn bytes(&self) -> usize {
         self.partitions.bytes()
     }
+}
+
+/// The pane of a key partition.
+fn pane_of(partition: usize) -> Pane {
+    Pane(i64::try_from(partition).unwrap_or(i64::MAX))
 }
 
 /// What the state has grown by since its stage counted it, as partitions come from disk.

@@ -299,7 +299,7 @@ impl Ingest {
 
     /// The next thing that happens; on a stream whose event time is arrival time, time itself happens too.
     async fn next_event(&self, partitions: &mut Partitions) -> Option<Event> {
-        if self.definition.event_time.is_some() {
+        if self.definition.event_time.is_some() || self.definition.refresh.is_some() {
             return partitions.next().await;
         }
         tokio::select! {

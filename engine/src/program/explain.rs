@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::program::compile::{InputPlan, Kept, Program, Shape};
 use crate::program::template::Template;
-use crate::window::Contents;
+use crate::window::{Contents, Frame};
 
 /// What `EXPLAIN` shows of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,11 +104,17 @@ fn window_state(input: &InputPlan) -> Option<OperatorState> {
         ),
         Contents::Latest(1) => format!("the last row{keys}; as many as there are keys"),
         Contents::Latest(rows) => format!("the last {rows} rows{keys}"),
+        Contents::Preceding(Frame::Rows(rows)) => format!("the last {rows} rows{keys}"),
+        Contents::Preceding(Frame::Range(range)) => format!("the rows{keys} of the last {range}"),
+        Contents::Counted { rows, slide } => {
+            format!("the {rows} rows of the last window, and those since; after every {slide} rows comes another")
+        }
         Contents::Session => {
             format!("the rows{keys} until none came for {}; then the session is dropped", window.range())
         }
     };
-    let is_bounded = !window.is_latest() || input.table().keys().is_empty();
+    let is_of_a_time = !window.is_latest() || matches!(window.contents(), Contents::Preceding(Frame::Range(_)));
+    let is_bounded = is_of_a_time || input.table().keys().is_empty();
     Some(OperatorState { operator: format!("window {}", input.table().scan_name()), is_bounded, reason })
 }
 

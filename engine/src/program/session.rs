@@ -11,6 +11,7 @@ use datafusion::prelude::SessionConfig;
 
 use crate::error::Result;
 use crate::program::template::Template;
+use crate::refreshed::Versions;
 
 /// Rows per batch inside plans; larger ones slow DataFusion's filters down.
 const PLAN_BATCH_ROWS: usize = 8192;
@@ -26,8 +27,8 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    /// A planner whose plans run in one partition and keep nothing between executions.
-    pub(crate) fn new(runtime: &Arc<RuntimeEnv>) -> Self {
+    /// A planner whose plans run in one partition, keep nothing between executions and see `tables` as they are then.
+    pub(crate) fn new(runtime: &Arc<RuntimeEnv>, tables: &Arc<Versions>) -> Self {
         let mut config = SessionConfig::new()
             .with_batch_size(PLAN_BATCH_ROWS)
             // Parallelism comes from running a plan on several inputs at once, never from inside it.
@@ -37,7 +38,8 @@ impl Planner {
             .with_repartition_windows(false)
             .with_repartition_sorts(false)
             .with_round_robin_repartition(false)
-            .with_information_schema(false);
+            .with_information_schema(false)
+            .with_extension(Arc::clone(tables));
         let options = config.options_mut();
         options.execution.coalesce_batches = false;
         // A partial aggregate that gives up grouping would hand on one state row per input row.

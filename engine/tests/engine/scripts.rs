@@ -28,6 +28,7 @@ fn stream(has_event_time: bool) -> Arc<StreamDefinition> {
         bad_data: BadData::DeadLetter,
         durability: None,
         rate_limit: None,
+        refresh: None,
         options: Vec::new(),
     })
 }

@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 /// Windows that are not simply sliding, with and without keys.
-const WINDOWS: [Window; 15] = [
+const WINDOWS: [Window; 20] = [
     Window::new(12, 3).kind(Kind::Cumulating),
     Window::new(40, 2).kind(Kind::Cumulating).offset(-7),
     Window::new(10, 5).kind(Kind::Cumulating).closed_right(),
@@ -28,6 +28,11 @@ const WINDOWS: [Window; 15] = [
     Window::new(1, 1).kind(Kind::LatestByRow(1)).keyed(),
     Window::new(1, 1).kind(Kind::LatestByRow(5)),
     Window::new(1, 1).kind(Kind::LatestByRow(3)).keyed(),
+    Window::new(1, 1).kind(Kind::Counted(4, 4)),
+    Window::new(1, 1).kind(Kind::Counted(7, 2)),
+    Window::new(1, 1).kind(Kind::Counted(2, 5)),
+    Window::new(1, 1).kind(Kind::Counted(3, 1)),
+    Window::new(1, 1).kind(Kind::Counted(40, 25)),
     Window::new(5, 5).kind(Kind::Session).keyed(),
     Window::new(3, 3).kind(Kind::Session),
     Window::new(1, 1).kind(Kind::Session).keyed(),

@@ -74,6 +74,7 @@ impl StreamSpec {
             bad_data: BadData::default(),
             durability: None,
             rate_limit: None,
+            refresh: None,
             options: vec![WithOption { key: "connector".to_owned(), value: "push".to_owned(), location: None }],
         })
     }

@@ -175,6 +175,13 @@ fn a_query_with_row_state_survives_a_kill_at_every_step() {
 }
 
 #[test]
+fn windows_of_rows_survive_a_kill_at_every_step() {
+    for scenario in [Scenario::counted(40), Scenario::over(40), Scenario::over_rows(40)] {
+        check_every_step(&scenario, &Sqlite);
+    }
+}
+
+#[test]
 fn upserts_survive_a_kill_at_every_step() {
     check_every_step(&Scenario::upsert(3, 40), &SqliteUpsert);
 }

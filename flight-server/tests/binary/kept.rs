@@ -86,6 +86,38 @@ impl Scenario {
         Self::new("ranks", (FILES, rows), select, "szcode VARCHAR, v BIGINT, n BIGINT")
     }
 
+    /// Each row with those of its code before it, by time, and how it differs from the last.
+    pub(crate) fn over(rows: usize) -> Self {
+        let select = "SELECT szcode, v, SUM(v) OVER (PARTITION BY szcode ORDER BY eventTime
+                        RANGE BETWEEN INTERVAL '7' SECOND PRECEDING AND CURRENT ROW) AS s
+                      FROM t";
+        Self::new("over", (FILES, rows), select, "szcode VARCHAR, v BIGINT, s BIGINT")
+    }
+
+    /// Each row with the three of its code before it.
+    pub(crate) fn over_rows(rows: usize) -> Self {
+        let select = "SELECT szcode, v, SUM(v) OVER (PARTITION BY szcode ORDER BY eventTime ROWS 3 PRECEDING) AS s
+                      FROM t";
+        Self::new("over rows", (FILES, rows), select, "szcode VARCHAR, v BIGINT, s BIGINT")
+    }
+
+    /// Sums of the last fifty rows after every twenty.
+    pub(crate) fn counted(rows: usize) -> Self {
+        let select = "SELECT window_end AS closed, szcode, COUNT(*) AS n, SUM(v) AS s
+                      FROM t [Rows 50, Slide 20] GROUP BY window_end, szcode";
+        let columns = "closed TIMESTAMP(3), szcode VARCHAR, n BIGINT, s BIGINT";
+        Self::new("counted", (FILES, rows), select, columns)
+    }
+
+    /// Rows of each window with the grade of their code, from a table that is read again and again.
+    pub(crate) fn graded(rows: usize) -> Self {
+        let select = "SELECT t.szcode AS szcode, v, grade
+                      FROM t [Range 10 s, Slide 10 s] JOIN grades ON t.szcode = grades.szcode";
+        let scenario = Self::new("graded", (FILES, rows), select, "szcode VARCHAR, v BIGINT, grade BIGINT");
+        scenario.input.write("grades.csv", "szcode,grade\nc0,1\nc1,2\nc3,4\n");
+        scenario
+    }
+
     /// `size` is how many files each stream has, and how many rows each file.
     fn new(name: &'static str, size: (usize, usize), select: &'static str, columns: &'static str) -> Self {
         let input = Folder::new();
@@ -105,7 +137,15 @@ impl Scenario {
                 self.input.path(name)
             )
         };
-        format!("SET batch_rows = {}; {SETTINGS} {} {}", self.rows, stream("t"), stream("q"))
+        let grades = match self.name {
+            "graded" => format!(
+                "CREATE TABLE grades (szcode VARCHAR, grade BIGINT)
+                 WITH (connector = 'files', path = '{}', refresh_interval = '1 ms');",
+                self.input.path("grades.csv")
+            ),
+            _ => String::new(),
+        };
+        format!("SET batch_rows = {}; {SETTINGS} {} {} {grades}", self.rows, stream("t"), stream("q"))
     }
 
     /// The rows that a run leaves that nothing happens to, in one order.

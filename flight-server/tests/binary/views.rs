@@ -105,7 +105,8 @@ fn a_view_over_an_endless_stream_is_read_when_it_is_stopped() {
     drop(end);
     assert!(sender.join().is_ok());
     assert_eq!(finished.code, Some(130), "{finished:?}");
-    let is_answered = |kept: usize| finished.stdout.ends_with(&format!("kept\n{kept}\nanswer\n{}", "42\n".repeat(kept)));
+    let is_answered =
+        |kept: usize| finished.stdout.ends_with(&format!("kept\n{kept}\nanswer\n{}", "42\n".repeat(kept)));
     assert!(is_answered(0) || is_answered(1), "{finished:?}");
 }
 

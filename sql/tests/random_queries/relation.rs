@@ -122,11 +122,13 @@ impl Inputs {
             format!("SELECT a.window_end, a.k, a.g, a.i, a.d FROM @ AS a WHERE {condition}")
         };
         self.views.push(format!("CREATE VIEW {name} AS {}", query.replace('@', &inner.text)));
-        // Which of several rows of one instant is the latest is not for a batch to say: keys make it one.
+        // Which of several rows of one instant is the latest is not for a batch to say: keys make it one, if rows are
+        // not counted besides.
         let window = loop {
             let window = random_window(is_alone, rng);
             let is_latest = matches!(window.kind, Kind::Latest(_) | Kind::LatestByRow(_));
-            if !is_latest || (is_grouped && window.is_keyed) {
+            let is_counted = matches!(window.kind, Kind::Counted(..));
+            if !is_counted && (!is_latest || (is_grouped && window.is_keyed)) {
                 break window;
             }
         };
@@ -139,7 +141,7 @@ impl Inputs {
 
 fn over_stream(table: &str, log: &Log, window: Window, rng: &mut StdRng) -> Windowed {
     let mut columns = STREAM.to_vec();
-    if !matches!(window.kind, Kind::Latest(_) | Kind::LatestByRow(_)) {
+    if !matches!(window.kind, Kind::Latest(_) | Kind::LatestByRow(_) | Kind::Counted(..)) {
         columns.push(("window_start", Type::Time));
     }
     let relation = Relation::of_stream(table, log, &log.replay(), window);
@@ -164,7 +166,11 @@ fn random_window(allows_session: bool, rng: &mut StdRng) -> Window {
             keyed(Window::new(slide, slide).kind(Kind::Latest(rng.random_range(1..5))), rng)
         }
         15 | 16 => return keyed(Window::new(1, 1).kind(Kind::LatestByRow(rng.random_range(1..5))), rng),
-        17 | 18 if allows_session => keyed(Window::new(rng.random_range(1..6), 1).kind(Kind::Session), rng),
+        17 => {
+            let (rows, slide) = (rng.random_range(1..9), rng.random_range(1..7));
+            return Window::new(1, 1).kind(Kind::Counted(rows, slide));
+        }
+        18 if allows_session => keyed(Window::new(rng.random_range(1..6), 1).kind(Kind::Session), rng),
         _ => random_sliding(rng),
     };
     let has_offset = matches!(window.kind, Kind::Sliding | Kind::Cumulating | Kind::Latest(_));
@@ -211,6 +217,7 @@ fn spelling(name: &str, time: &str, window: &Window, rng: &mut StdRng) -> String
         Kind::ByRow => format!("{name} [Range {range}]"),
         Kind::Latest(rows) => format!("{name} [{keys}Rows {rows}, Slide {slide}{rest}]"),
         Kind::LatestByRow(rows) => format!("{name} [{keys}Rows {rows}]"),
+        Kind::Counted(rows, slide) => format!("{name} [Rows {rows}, Slide {slide}]"),
         Kind::Session if as_function && window.is_keyed => {
             format!("SESSION(TABLE {name} PARTITION BY k, DESCRIPTOR({time}), {range})")
         }

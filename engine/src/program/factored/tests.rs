@@ -179,7 +179,7 @@ impl Tables {
             let table = MemTable::try_new(schema(), vec![vec![batch(rows)]]).unwrap();
             ctx.register_table(*name, Arc::new(table)).unwrap();
         }
-        Self { ctx, planner: Planner::new(&Arc::default()) }
+        Self { ctx, planner: Planner::new(&Arc::default(), &Arc::default()) }
     }
 
     async fn plans(&self, sql: &str) -> Plans {

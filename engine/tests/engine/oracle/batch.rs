@@ -58,7 +58,8 @@ impl Relation {
         let batches: Vec<_> = results.values().flat_map(|result| &result.batches).collect();
         let rows =
             batches.iter().map(|batch| RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec()).unwrap());
-        let is_by_row = |relation: &Self| matches!(relation.window.kind, Kind::ByRow | Kind::LatestByRow(_));
+        let is_by_row =
+            |relation: &Self| matches!(relation.window.kind, Kind::ByRow | Kind::LatestByRow(_) | Kind::Counted(..));
         let by_row = inner.iter().all(is_by_row);
         let mut times = Vec::new();
         let mut sizes = Vec::new();
@@ -94,7 +95,7 @@ impl Relation {
         let starts: Vec<_> = held.iter().map(|held| held.start).collect();
         let ends: Vec<_> = held.iter().map(|held| held.end).collect();
         let mut bounds = vec![("window_start", starts), ("window_end", ends)];
-        if matches!(self.window.kind, Kind::Latest(_) | Kind::LatestByRow(_)) {
+        if matches!(self.window.kind, Kind::Latest(_) | Kind::LatestByRow(_) | Kind::Counted(..)) {
             bounds.remove(0);
         }
         let schema = rows.schema();

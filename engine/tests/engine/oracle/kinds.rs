@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Latest(usize),
     /// The last rows of each key at the time of each row.
     LatestByRow(usize),
+    /// The last so many rows whenever so many more have come, those of one time together.
+    Counted(usize, usize),
     /// The rows of a key that are less than the range apart, once none can come any more.
     Session,
 }
@@ -46,6 +48,11 @@ impl Window {
     pub(crate) fn contents(&self, rows: &[Placed], instant: i64) -> Vec<Held> {
         match self.kind {
             Kind::Session => sessions(rows, self.range).remove(&instant).unwrap_or_default(),
+            Kind::Counted(count, slide) => {
+                let mut ended = counted(rows, count, slide);
+                let last = ended.range(..=instant).next_back().map(|(end, _)| *end);
+                last.and_then(|end| ended.remove(&end)).unwrap_or_default()
+            }
             Kind::Latest(count) | Kind::LatestByRow(count) => {
                 let own = self.own_instant(instant);
                 let seen = rows.iter().enumerate().filter(|(_, row)| self.is_before(own, row.time));
@@ -90,6 +97,7 @@ impl Window {
     fn own_instants(&self, rows: &[Placed], first: i64, last: i64) -> BTreeSet<i64> {
         let instants: BTreeSet<i64> = match self.kind {
             Kind::Session => sessions(rows, self.range).into_keys().collect(),
+            Kind::Counted(count, slide) => counted(rows, count, slide).into_keys().collect(),
             Kind::ByRow | Kind::LatestByRow(_) => {
                 rows.iter().filter(|row| !self.is_crossed(row.time, row.watermark)).map(|row| row.time).collect()
             }
@@ -105,6 +113,7 @@ impl Window {
     fn extent(&self, rows: &[Placed]) -> Option<(i64, i64)> {
         let seen: Vec<(i64, i64)> = match self.kind {
             Kind::Session => sessions(rows, self.range).into_keys().map(|end| (end, end)).collect(),
+            Kind::Counted(count, slide) => counted(rows, count, slide).into_keys().map(|end| (end, end)).collect(),
             Kind::Latest(_) | Kind::LatestByRow(_) => {
                 rows.iter().map(|row| self.first_seen(row)).map(|first| (first, first)).collect()
             }
@@ -140,6 +149,23 @@ impl Window {
             })
             .unwrap()
     }
+}
+
+/// The last `count` rows after every `slide` rows, by the time of the last one; rows behind the watermark do not count.
+fn counted(rows: &[Placed], count: usize, slide: usize) -> BTreeMap<i64, Vec<Held>> {
+    let in_time =
+        rows.iter().enumerate().filter(|(_, row)| row.watermark.is_none_or(|watermark| row.time >= watermark));
+    let mut in_order: Vec<_> = in_time.map(|(number, row)| (row.time, number)).collect();
+    in_order.sort_unstable();
+    let mut windows = BTreeMap::<i64, BTreeSet<usize>>::new();
+    for last in (slide..=in_order.len()).step_by(slide) {
+        let held = in_order[last.saturating_sub(count)..last].iter().map(|(_, number)| *number);
+        windows.entry(in_order[last - 1].0).or_default().extend(held);
+    }
+    let held = |end: i64, numbers: BTreeSet<usize>| {
+        numbers.into_iter().map(|number| Held { number, start: end, end }).collect()
+    };
+    windows.into_iter().map(|(end, numbers)| (end, held(end, numbers))).collect()
 }
 
 /// The rows of each session by its end; rows behind the watermark belong to none.

@@ -191,6 +191,7 @@ impl Log {
             bad_data: BadData::DeadLetter,
             durability: None,
             rate_limit: None,
+            refresh: None,
             options: Vec::new(),
         })
     }
@@ -299,6 +300,7 @@ impl Window {
             Kind::ByRow => return WindowSpec::by_row(range).unwrap(),
             Kind::Latest(rows) => WindowSpec::latest(rows as u64, Some(slide)),
             Kind::LatestByRow(rows) => return WindowSpec::latest(rows as u64, None).unwrap(),
+            Kind::Counted(rows, slide) => return WindowSpec::counted(rows as u64, slide as u64).unwrap(),
             Kind::Session => return WindowSpec::session(range).unwrap(),
         };
         let spec = spec.unwrap().with_offset(Span(self.offset));

@@ -1,0 +1,210 @@
+//! Each row with the rows of its key before it: what `OVER (PARTITION BY k ORDER BY ts …)` looks at on an endless stream.
+//!
+//! At the time of a row the window holds, of each key that has a row then, the rows of its frame before and those of
+//! the time itself. Rows stand in the order of event time, then of partition and offset; one that is behind the
+//! watermark is late. All rows that a frame to come may want are one entry of state, in their order, and an index in
+//! memory tells which of them are of a key.
+
+use std::collections::{HashMap, VecDeque};
+
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::compute::interleave_record_batch;
+use datafusion::arrow::datatypes::{Int64Type, Schema};
+
+use crate::arrays::{concat_rows, without_waste};
+use crate::checkpoint::PaneTag;
+use crate::error::{Error, Result};
+use crate::executor::latest::in_order;
+use crate::executor::row_keys::RowKeys;
+use crate::program::Selection;
+use crate::state::PaneStore;
+use crate::time::EventTime;
+use crate::window::{Frame, Pane, WindowSpec};
+
+/// The entry of the rows that instants have seen.
+const SEEN: PaneTag = (Pane(i64::MIN), EventTime(i64::MIN));
+/// The first pane of rows that no instant has seen.
+const FIRST: Pane = Pane(i64::MIN + 1);
+/// Rows that no frame wants any more are dropped once there are this many, and as many as there are others.
+const LEAST_DROPPED: usize = 1024;
+/// New rows are made one batch once they are this many batches.
+const UNMERGED_BATCHES: usize = 64;
+
+/// The state of a window of rows with those before them.
+#[derive(Debug)]
+pub(crate) struct Preceding {
+    panes: PaneStore,
+    selection: Selection,
+    keys: RowKeys,
+    frame: Frame,
+    /// The rows of each key that a frame may want, ascending.
+    index: HashMap<Box<[u8]>, VecDeque<Position>>,
+    /// The rows in the entry, and how many of them were left when it was written anew.
+    stored: usize,
+    kept: usize,
+    is_indexed: bool,
+}
+
+/// A row in the entry.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    time: i64,
+    row: usize,
+}
+
+impl Preceding {
+    /// Rows with the columns of `schema`, each with those of its key in `frame` before it.
+    pub(crate) fn new(selection: Selection, frame: Frame, schema: &Schema) -> Result<Self> {
+        let keys = RowKeys::new(&selection, schema)?;
+        let (panes, index) = (PaneStore::default(), HashMap::new());
+        Ok(Self { panes, selection, keys, frame, index, stored: 0, kept: 0, is_indexed: false })
+    }
+
+    /// The rows of the time `instant`, and those of their keys before; instants must ascend.
+    pub(crate) fn at(&mut self, window: &WindowSpec, instant: EventTime) -> Result<Vec<RecordBatch>> {
+        self.index_stored()?;
+        let due: Vec<PaneTag> = self.panes.tags(FIRST, window.panes_of(instant).1.max(FIRST)).collect();
+        let mut batches = Vec::new();
+        for (pane, tag) in due {
+            batches.extend(self.panes.take(pane, tag)?);
+        }
+        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
+        let rows = without_waste(in_order(&concat_rows(&schema, &batches)?, &self.selection)?)?;
+        self.index_rows(&rows)?;
+        let wanted = self.frames_at(&rows, instant)?;
+        self.append(rows)?;
+        let held = self.rows(&wanted)?;
+        if self.stored - self.kept > self.kept + LEAST_DROPPED {
+            self.drop_unwanted(instant)?;
+        }
+        Ok(held)
+    }
+
+    /// Takes up the entry that a checkpoint has put back.
+    fn index_stored(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.is_indexed, true) {
+            return Ok(());
+        }
+        for batch in self.panes.read(SEEN.0, SEEN.1)? {
+            self.index_rows(&batch)?;
+            self.stored += batch.num_rows();
+        }
+        Ok(())
+    }
+
+    /// Notes rows that stand behind those in the entry.
+    fn index_rows(&mut self, rows: &RecordBatch) -> Result<()> {
+        let keys = self.keys.of(rows)?;
+        for (row, time) in times(rows, &self.selection)?.iter().enumerate() {
+            let position = Position { time: *time, row: self.stored + row };
+            match self.index.get_mut(keys.get(row)) {
+                Some(positions) => positions.push_back(position),
+                None => {
+                    self.index.insert(keys.get(row).into(), VecDeque::from([position]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the rows are that stand in the frames of those of `rows` with the time `instant`, themselves included.
+    fn frames_at(&mut self, rows: &RecordBatch, instant: EventTime) -> Result<Vec<usize>> {
+        let keys = self.keys.of(rows)?;
+        let mut wanted = Vec::new();
+        for (row, time) in times(rows, &self.selection)?.iter().enumerate() {
+            let Some(positions) = self.index.get_mut(keys.get(row)).filter(|_| *time == instant.0) else { continue };
+            // The first of a key finds the others.
+            if positions.iter().rfind(|position| position.row < self.stored + row).is_some_and(|p| p.time == *time) {
+                continue;
+            }
+            trim(positions, self.frame, instant);
+            wanted.extend(positions.iter().map(|position| position.row));
+        }
+        wanted.sort_unstable();
+        Ok(wanted)
+    }
+
+    /// Puts rows at the end of the entry.
+    fn append(&mut self, rows: RecordBatch) -> Result<()> {
+        let schema = rows.schema();
+        self.stored += rows.num_rows();
+        self.panes.add(SEEN.0, SEEN.1, vec![rows]);
+        if self.panes.recent(SEEN.0, SEEN.1).len() < UNMERGED_BATCHES {
+            return Ok(());
+        }
+        let mut batches = self.panes.take_recent(SEEN.0, SEEN.1);
+        let newer = concat_rows(&schema, &batches.split_off(1))?;
+        batches.push(newer);
+        self.panes.put(SEEN.0, SEEN.1, batches.into());
+        Ok(())
+    }
+
+    /// The rows of the entry with these numbers, which ascend.
+    fn rows(&self, numbers: &[usize]) -> Result<Vec<RecordBatch>> {
+        let batches = self.panes.read(SEEN.0, SEEN.1)?;
+        if numbers.is_empty() || batches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut batch, mut first) = (0, 0);
+        let mut places = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            while let Some(rows) = batches.get(batch).map(RecordBatch::num_rows).filter(|rows| first + rows <= *number)
+            {
+                (batch, first) = (batch + 1, first + rows);
+            }
+            places.push((batch, number - first));
+        }
+        Ok(vec![interleave_record_batch(&batches.iter().collect::<Vec<_>>(), &places)?])
+    }
+
+    /// Writes the entry anew without the rows that no frame after `instant` wants.
+    fn drop_unwanted(&mut self, instant: EventTime) -> Result<()> {
+        let after = EventTime(instant.0.saturating_add(1));
+        self.index.values_mut().for_each(|positions| trim(positions, self.frame, after));
+        self.index.retain(|_, positions| !positions.is_empty());
+        let mut numbers: Vec<usize> = self.index.values().flatten().map(|position| position.row).collect();
+        numbers.sort_unstable();
+        let rows = self.rows(&numbers)?;
+        for position in self.index.values_mut().flatten() {
+            position.row = numbers.partition_point(|number| *number < position.row);
+        }
+        (self.stored, self.kept) = (numbers.len(), numbers.len());
+        self.panes.remove(SEEN.0, SEEN.1);
+        self.panes.add(SEEN.0, SEEN.1, rows);
+        Ok(())
+    }
+
+    /// Its rows by pane.
+    pub(crate) const fn panes(&mut self) -> &mut PaneStore {
+        &mut self.panes
+    }
+
+    pub(crate) const fn is_on_disk(&self) -> bool {
+        self.panes.is_on_disk()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.panes.bytes() + self.stored * size_of::<Position>()
+    }
+}
+
+/// Forgets what does not stand in the frame of a row at `instant`.
+fn trim(positions: &mut VecDeque<Position>, frame: Frame, instant: EventTime) {
+    let unwanted = match frame {
+        Frame::Rows(rows) => {
+            let before = positions.partition_point(|position| position.time < instant.0);
+            before.saturating_sub(usize::try_from(rows).unwrap_or(usize::MAX))
+        }
+        Frame::Range(range) => {
+            let from = instant.minus(range).0;
+            positions.partition_point(|position| position.time < from)
+        }
+    };
+    positions.drain(..unwanted);
+}
+
+/// The event times of rows.
+fn times<'a>(rows: &'a RecordBatch, selection: &Selection) -> Result<&'a [i64]> {
+    let times = rows.columns().get(selection.time).and_then(|times| times.as_primitive_opt::<Int64Type>());
+    times.map(|times| times.values().as_ref()).ok_or_else(|| Error::internal("kept rows lack their time"))
+}

@@ -1,0 +1,3 @@
+-- Pairs less than two seconds apart.
+SELECT t.ts, q.ts AS quoted, t.k, v, price FROM t JOIN q
+ON t.k = q.k AND t.ts BETWEEN q.ts AND q.ts + INTERVAL '2' SECOND;

@@ -1,0 +1,2 @@
+-- One row for each element.
+SELECT ts, unnest(make_array(k, 'all')) AS k, v FROM t WHERE v > 9;

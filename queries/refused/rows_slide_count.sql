@@ -1,1 +1,0 @@
-SELECT COUNT(*) FROM STOCK [Rows 100, Slide 10]
