@@ -147,11 +147,20 @@ fn beyond_a_join(plan: &LogicalPlan, stream_join: &Join) -> Option<String> {
         other => sides_of(other).is_empty(),
     };
     if !is_row_wise {
-        let text = plan.display().to_string();
-        let name = text.split([':', ' ']).next().unwrap_or_default().to_uppercase();
-        return Some(if name == "AGGREGATE" { "GROUP BY".to_owned() } else { name });
+        return Some(node_name(plan));
     }
     plan.inputs().into_iter().find_map(|input| beyond_a_join(input, stream_join))
+}
+
+/// What the user wrote for a node.
+pub(crate) fn node_name(plan: &LogicalPlan) -> String {
+    let text = plan.display().to_string();
+    let name = text.split([':', ' ']).next().unwrap_or_default().to_uppercase();
+    match name.as_str() {
+        "AGGREGATE" => "GROUP BY".to_owned(),
+        "SORT" => "ORDER BY".to_owned(),
+        _ => name,
+    }
 }
 
 /// Every condition that holds for all rows of the result.

@@ -18,7 +18,7 @@ use millstream_engine::time::Span;
 use millstream_engine::window::{Frame, WindowSpec};
 
 use crate::error::{Error, Result};
-use crate::interval::nanoseconds;
+use crate::interval::{nanoseconds, node_name};
 use crate::push_window::Passing;
 use crate::statement::ParsedQuery;
 
@@ -39,8 +39,13 @@ struct Frames {
 /// # Errors
 /// One of them looks at more rows than can be kept, or not in the order of event time.
 pub(crate) fn over_rows(plan: &LogicalPlan, query: &ParsedQuery) -> Result<Option<LogicalPlan>> {
-    let Some(functions) = over_stream(plan) else { return Ok(None) };
     let place = query.find_last(&["over"]);
+    let Some(functions) = over_stream(plan) else {
+        let Some(other) = beyond_rows(plan) else { return Ok(None) };
+        let error = Error::unsupported(format!("{other} over functions with OVER on an endless stream"), "");
+        let hint = "only filters and expressions may stand over them; or give the stream a window";
+        return Err(error.hint(hint).at(place));
+    };
     let input = below(functions);
     let Some(passing) = Passing::of(input) else { return Ok(None) };
     let Some(frames) = Frames::of(functions, passing).map_err(|error| error.at(place))? else { return Ok(None) };
@@ -67,6 +72,16 @@ fn over_stream(plan: &LogicalPlan) -> Option<&LogicalPlan> {
         }
         _ => None,
     }
+}
+
+/// The node that makes more of functions with OVER on an endless stream than rows by themselves.
+fn beyond_rows(plan: &LogicalPlan) -> Option<String> {
+    let is_over_stream =
+        |input: &&LogicalPlan| over_stream(input).is_some_and(|functions| Passing::of(below(functions)).is_some());
+    if plan.inputs().iter().any(is_over_stream) {
+        return Some(node_name(plan));
+    }
+    plan.inputs().into_iter().find_map(beyond_rows)
 }
 
 /// What functions with OVER, of which some may stand on others, have below them.
@@ -124,8 +139,9 @@ impl Frames {
             _ => false,
         };
         if is_mixed {
-            let what = "OVER by rows of other keys than columns, and by other rows or by time in the same query";
-            return Err(Error::unsupported(what, "").hint("make it a query of its own"));
+            let what =
+                "functions with OVER that look back by rows of different keys, or by rows and by time, in one query";
+            return Err(Error::unsupported(what, "").hint("make them queries of their own; keys of rows are columns"));
         }
         self.frame = Some(self.frame.map_or(frame, |known| known.max(frame)));
         self.keys = if self.is_first || self.keys == keys { keys } else { None };
@@ -154,7 +170,7 @@ fn frame_of(function: &WindowFunction) -> Result<Frame> {
         }
         "lead" => {
             let error = Error::new("lead looks at rows of an endless stream that may not be there yet");
-            return Err(error.hint("take lag in a query around it, from the later row's side"));
+            return Err(error.hint("look back instead, with lag"));
         }
         "row_number" | "rank" | "dense_rank" | "percent_rank" | "cume_dist" | "ntile" => {
             let error = Error::new(format!("{name} counts from the first row of an endless stream on"));

@@ -30,7 +30,7 @@ fn who_comes_off_a_blacklist_is_let_through_and_who_comes_on_it_is_not() {
     });
     let sql = format!(
         "SET batch_interval = '1 ms';
-         CREATE STREAM s (name VARCHAR, n BIGINT) WITH (connector = 'socket', address = '{address}', format = 'csv');
+         CREATE STREAM s (name VARCHAR, n BIGINT) WITH (connector = 'socket', address = '{address}', format = 'csv', reconnect = 'false');
          CREATE TABLE blacklist (name VARCHAR) WITH (connector = 'files', path = '{path}', refresh_interval = '1 ms');
          SELECT name, n FROM s WHERE name NOT IN (SELECT name FROM blacklist)"
     );
@@ -67,7 +67,7 @@ fn a_query_without_streams_reads_the_table_as_it_is() {
 #[test]
 fn only_tables_are_read_again() {
     let sql = "CREATE STREAM t (a INT) WITH (connector = 'files', path = 'x.csv', refresh_interval = '1 s')";
-    run_sql(sql).check_error(1, &["a stream has no refresh_interval", "line 1, column 71", "CREATE TABLE"]);
+    run_sql(sql).check_error(1, &["a stream has no refresh_interval", "line 1, column 68", "CREATE TABLE"]);
     let sql = "CREATE TABLE t (a INT) WITH (connector = 'files', path = 'x.csv', refresh_interval = '0 s')";
     run_sql(sql).check_error(1, &["refresh_interval is '0 s'", "line 1, column 67", "refresh_interval = '10 s'"]);
     let sql = "CREATE TABLE t (a INT) WITH (connector = 'files', path = 'x.csv', refresh_interval = '1 s')";

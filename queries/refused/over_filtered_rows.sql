@@ -1,0 +1,1 @@
+SELECT SUM(lastPrice) OVER (ORDER BY eventTime ROWS 3 PRECEDING) FROM STOCK WHERE lastPrice > 1

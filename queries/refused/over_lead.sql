@@ -1,0 +1,1 @@
+SELECT szcode, lead(lastPrice) OVER (PARTITION BY szcode ORDER BY eventTime) FROM STOCK

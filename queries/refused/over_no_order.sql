@@ -1,0 +1,1 @@
+SELECT SUM(lastPrice) OVER (PARTITION BY szcode) FROM STOCK

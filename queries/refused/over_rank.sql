@@ -1,0 +1,1 @@
+SELECT szcode, RANK() OVER (PARTITION BY szcode ORDER BY eventTime) FROM STOCK
