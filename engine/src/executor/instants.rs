@@ -208,12 +208,8 @@ impl Stage {
     async fn correct(&mut self) -> Result<Vec<Emitted>> {
         let touched = std::mem::take(&mut self.touched);
         let mut instants = std::collections::BTreeSet::new();
-        // No late row counts in a window that closed longer ago, and its panes may be gone or put together by now.
-        let passed = self.evaluated.minus(self.output.emission.lateness.unwrap_or(Span(0)));
-        let may_change = |instant: &EventTime| passed < *instant && *instant <= self.evaluated;
         for (leaf, pair) in touched {
-            let known = self.instants_of(leaf, pair).take_while(|instant| *instant <= self.evaluated);
-            instants.extend(known.filter(may_change));
+            instants.extend(self.instants_of(leaf, pair).take_while(|instant| *instant <= self.evaluated));
         }
         let instants: Vec<_> = instants.into_iter().collect();
         let results = self.results(&instants, Look::Again).await?;
@@ -289,7 +285,7 @@ impl Stage {
         let limit = if is_end { self.last_change().unwrap_or(EventTime(i64::MIN)) } else { limit };
         let mut after = self.evaluated;
         loop {
-            let at = self.leaves().filter_map(|leaf| leaf.next_own_instant(after)).min()?;
+            let at = self.leaves().filter_map(|leaf| leaf.next_own_instant(after, limit)).min()?;
             let present = self.leaves().filter_map(|leaf| leaf.next_presence(at)).min();
             let is_absent = present.is_none_or(|present| present > at);
             if is_absent && self.output.wants_absent() {
@@ -363,9 +359,10 @@ struct LeafClock<'a> {
 }
 
 impl LeafClock<'_> {
-    /// The first instant of its window after `time`.
-    fn next_own_instant(&self, time: EventTime) -> Option<EventTime> {
+    /// The first instant of its window after `time`; the last one up to `limit` if what rows are given is the same.
+    fn next_own_instant(&self, time: EventTime, limit: EventTime) -> Option<EventTime> {
         match self.window.contents() {
+            Contents::Preceding(_) => self.calendar.last_natural(self.window, time, limit),
             contents if makes_instants(contents) => self.state.next_end(self.window, time),
             _ if self.window.is_by_row() => self.calendar.next_natural(self.window, time),
             _ => Some(self.window.instant_after(time)),

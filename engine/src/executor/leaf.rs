@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::record_batch::RecordBatch;
 
 use crate::arrays::{concat_rows, without_waste};
@@ -12,7 +13,7 @@ use crate::executor::counted::Counted;
 use crate::executor::held::{blocking, for_each};
 use crate::executor::latest::Latest;
 use crate::executor::preceding::Preceding;
-use crate::executor::sessions::{Session, Sessions};
+use crate::executor::sessions::Sessions;
 use crate::executor::shard::Shard;
 use crate::executor::stage::StageOptions;
 use crate::program::{Bound, InputPlan, Kept};
@@ -49,8 +50,17 @@ pub(crate) enum Seen {
     Stored(Vec<Batches>, Window),
     /// Kept rows.
     Kept(Vec<RecordBatch>, Window),
-    /// The rows of sessions.
-    Sessions(Session),
+    /// Kept rows with windows of their own.
+    Bounded(BoundedRows),
+}
+
+/// Rows, each with the bounds of its window.
+#[derive(Debug)]
+pub(crate) struct BoundedRows {
+    /// In the order of event time, partition and offset.
+    pub(crate) rows: Option<RecordBatch>,
+    pub(crate) starts: ArrayRef,
+    pub(crate) ends: ArrayRef,
 }
 
 impl Seen {
@@ -78,13 +88,13 @@ impl Seen {
                 Ok(rows)
             }
             Self::Kept(batches, window) => batches.iter().map(|batch| input.with_bounds(batch, window)).collect(),
-            Self::Sessions(session) => {
-                let Some(rows) = session.rows else { return Ok(Vec::new()) };
-                let row = input.with_bound_columns(&rows, |bound| match bound {
-                    Bound::Start => Arc::clone(&session.starts),
-                    Bound::End => Arc::clone(&session.ends),
+            Self::Bounded(BoundedRows { rows, starts, ends }) => {
+                let Some(rows) = rows else { return Ok(Vec::new()) };
+                let rows = input.with_bound_columns(&rows, |bound| match bound {
+                    Bound::Start => Arc::clone(&starts),
+                    Bound::End => Arc::clone(&ends),
                 })?;
-                Ok(vec![row])
+                Ok(vec![rows])
             }
         }
     }
@@ -167,13 +177,13 @@ impl LeafState {
                 instants.iter().map(|at| Ok(Seen::Kept(latest.at(&window, *at)?, window.window(*at)))).collect()
             }
             Self::Preceding(preceding) => {
-                instants.iter().map(|at| Ok(Seen::Kept(preceding.at(&window, *at)?, window.window(*at)))).collect()
+                instants.iter().map(|at| Ok(Seen::Bounded(preceding.at(&window, *at)?))).collect()
             }
             Self::Counted(counted) => {
                 let seen = instants.iter().map(|at| counted.at(&window, *at));
                 seen.map(|seen| seen.map(|(rows, extent)| Seen::Kept(rows, extent))).collect()
             }
-            Self::Sessions(sessions) => Ok(sessions.take(&instants)?.into_iter().map(Seen::Sessions).collect()),
+            Self::Sessions(sessions) => Ok(sessions.take(&instants)?.into_iter().map(Seen::Bounded).collect()),
             Self::Aggregate { shards, .. } => {
                 let of_shards = for_each(shards, |_| {
                     let instants = instants.clone();

@@ -1,13 +1,15 @@
 //! Each row with the rows of its key before it: what `OVER (PARTITION BY k ORDER BY ts …)` looks at on an endless stream.
 //!
-//! At the time of a row the window holds, of each key that has a row then, the rows of its frame before and those of
-//! the time itself. Rows stand in the order of event time, then of partition and offset; one that is behind the
-//! watermark is late. All rows that a frame to come may want are one entry of state, in their order, and an index in
-//! memory tells which of them are of a key.
+//! What a row is given does not depend on which instants are told apart, so that all rows which the watermark has passed
+//! since the last time are seen at one instant: they, and of each of their keys the rows before them that their frames
+//! reach back to. Rows stand in the order of event time, then of partition and offset; one that is behind the watermark
+//! is late. All rows that a frame to come may want are one entry of state, in their order, and an index in memory tells
+//! which of them are of a key.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampNanosecondArray};
 use datafusion::arrow::compute::interleave_record_batch;
 use datafusion::arrow::datatypes::{Int64Type, Schema};
 
@@ -15,6 +17,7 @@ use crate::arrays::{concat_rows, without_waste};
 use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
 use crate::executor::latest::in_order;
+use crate::executor::leaf::BoundedRows;
 use crate::executor::row_keys::RowKeys;
 use crate::program::Selection;
 use crate::state::PaneStore;
@@ -60,20 +63,25 @@ impl Preceding {
         Ok(Self { panes, selection, keys, frame, index, stored: 0, kept: 0, is_indexed: false })
     }
 
-    /// The rows of the time `instant`, and those of their keys before; instants must ascend.
-    pub(crate) fn at(&mut self, window: &WindowSpec, instant: EventTime) -> Result<Vec<RecordBatch>> {
+    /// The rows that came up to `instant` since the instant before, and those in their frames; instants must ascend.
+    ///
+    /// The window of a row that came ends at its time, that of the others never.
+    pub(crate) fn at(&mut self, window: &WindowSpec, instant: EventTime) -> Result<BoundedRows> {
         self.index_stored()?;
         let due: Vec<PaneTag> = self.panes.tags(FIRST, window.panes_of(instant).1.max(FIRST)).collect();
         let mut batches = Vec::new();
         for (pane, tag) in due {
             batches.extend(self.panes.take(pane, tag)?);
         }
-        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
+        let Some(schema) = batches.first().map(RecordBatch::schema) else { return bounded(None, &[]) };
         let rows = without_waste(in_order(&concat_rows(&schema, &batches)?, &self.selection)?)?;
-        self.index_rows(&rows)?;
-        let wanted = self.frames_at(&rows, instant)?;
+        let known = self.stored;
+        let wanted = self.index_new(&rows, instant)?;
         self.append(rows)?;
-        let held = self.rows(&wanted)?;
+        let held = self.rows(&wanted)?.pop();
+        let times = held.as_ref().map_or(Ok(&[][..]), |rows| times(rows, &self.selection))?;
+        let ends = times.iter().zip(&wanted).map(|(time, row)| if *row < known { i64::MIN } else { *time });
+        let held = bounded(held.clone(), &ends.collect::<Vec<_>>())?;
         if self.stored - self.kept > self.kept + LEAST_DROPPED {
             self.drop_unwanted(instant)?;
         }
@@ -107,18 +115,25 @@ impl Preceding {
         Ok(())
     }
 
-    /// Where the rows are that stand in the frames of those of `rows` with the time `instant`, themselves included.
-    fn frames_at(&mut self, rows: &RecordBatch, instant: EventTime) -> Result<Vec<usize>> {
-        let keys = self.keys.of(rows)?;
-        let mut wanted = Vec::new();
-        for (row, time) in times(rows, &self.selection)?.iter().enumerate() {
-            let Some(positions) = self.index.get_mut(keys.get(row)).filter(|_| *time == instant.0) else { continue };
+    /// Notes rows up to `instant` that stand behind those in the entry; where they are, and those in their frames.
+    fn index_new(&mut self, rows: &RecordBatch, instant: EventTime) -> Result<Vec<usize>> {
+        self.index_rows(rows)?;
+        let (keys, mut wanted) = (self.keys.of(rows)?, Vec::new());
+        for row in 0..rows.num_rows() {
+            let Some(positions) = self.index.get_mut(keys.get(row)) else { continue };
+            let first = positions.partition_point(|position| position.row < self.stored);
             // The first of a key finds the others.
-            if positions.iter().rfind(|position| position.row < self.stored + row).is_some_and(|p| p.time == *time) {
+            if positions.get(first).is_none_or(|position| position.row != self.stored + row) {
                 continue;
             }
-            trim(positions, self.frame, instant);
-            wanted.extend(positions.iter().map(|position| position.row));
+            let from = self.frame.first_before(positions, first);
+            wanted.extend(positions.range(from..).map(|position| position.row));
+        }
+        for row in 0..rows.num_rows() {
+            if let Some(positions) = self.index.get_mut(keys.get(row)) {
+                let unwanted = self.frame.first_after(positions, instant);
+                positions.drain(..unwanted);
+            }
         }
         wanted.sort_unstable();
         Ok(wanted)
@@ -159,8 +174,10 @@ impl Preceding {
 
     /// Writes the entry anew without the rows that no frame after `instant` wants.
     fn drop_unwanted(&mut self, instant: EventTime) -> Result<()> {
-        let after = EventTime(instant.0.saturating_add(1));
-        self.index.values_mut().for_each(|positions| trim(positions, self.frame, after));
+        for positions in self.index.values_mut() {
+            let unwanted = self.frame.first_after(positions, instant);
+            positions.drain(..unwanted);
+        }
         self.index.retain(|_, positions| !positions.is_empty());
         let mut numbers: Vec<usize> = self.index.values().flatten().map(|position| position.row).collect();
         numbers.sort_unstable();
@@ -188,19 +205,34 @@ impl Preceding {
     }
 }
 
-/// Forgets what does not stand in the frame of a row at `instant`.
-fn trim(positions: &mut VecDeque<Position>, frame: Frame, instant: EventTime) {
-    let unwanted = match frame {
-        Frame::Rows(rows) => {
-            let before = positions.partition_point(|position| position.time < instant.0);
-            before.saturating_sub(usize::try_from(rows).unwrap_or(usize::MAX))
+impl Frame {
+    /// The first of a key's rows that is in the frame of the one at `index`.
+    fn first_before(self, positions: &VecDeque<Position>, index: usize) -> usize {
+        match self {
+            Self::Rows(rows) => index.saturating_sub(usize::try_from(rows).unwrap_or(usize::MAX)),
+            Self::Range(range) => {
+                let time = positions.get(index).map_or(i64::MIN, |position| position.time);
+                positions.partition_point(|position| position.time < time.saturating_sub(range.0))
+            }
         }
-        Frame::Range(range) => {
-            let from = instant.minus(range).0;
-            positions.partition_point(|position| position.time < from)
+    }
+
+    /// The first of a key's rows that may be in the frame of one after `instant`.
+    fn first_after(self, positions: &VecDeque<Position>, instant: EventTime) -> usize {
+        match self {
+            Self::Rows(rows) => positions.len().saturating_sub(usize::try_from(rows).unwrap_or(usize::MAX)),
+            Self::Range(range) => {
+                let from = EventTime(instant.0.saturating_add(1)).minus(range).0;
+                positions.partition_point(|position| position.time < from)
+            }
         }
-    };
-    positions.drain(..unwanted);
+    }
+}
+
+/// Rows whose windows end at these times.
+fn bounded(rows: Option<RecordBatch>, ends: &[i64]) -> Result<BoundedRows> {
+    let ends: ArrayRef = Arc::new(TimestampNanosecondArray::from(ends.to_vec()));
+    Ok(BoundedRows { rows, starts: Arc::clone(&ends), ends })
 }
 
 /// The event times of rows.

@@ -17,6 +17,7 @@ use crate::arrays::{concat_rows, take_rows, without_waste};
 use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
 use crate::executor::latest::in_order;
+use crate::executor::leaf::BoundedRows;
 use crate::executor::row_keys::RowKeys;
 use crate::program::Selection;
 use crate::state::PaneStore;
@@ -39,15 +40,6 @@ pub(crate) struct Sessions {
     open: HashMap<Key, BTreeMap<i64, i64>>,
     /// The same by their end: end, key, time of the first row.
     ends: BTreeSet<(i64, Key, i64)>,
-}
-
-/// The rows of the sessions that end at an instant, with the bounds of each row's session.
-#[derive(Debug)]
-pub(crate) struct Session {
-    /// In the order of event time, partition and offset.
-    pub(crate) rows: Option<RecordBatch>,
-    pub(crate) starts: ArrayRef,
-    pub(crate) ends: ArrayRef,
 }
 
 /// A session that has ended: its last row, and the number of its instant.
@@ -115,7 +107,7 @@ impl Sessions {
     }
 
     /// Takes the sessions out that end at `instants`, which ascend.
-    pub(crate) fn take(&mut self, instants: &[EventTime]) -> Result<Vec<Session>> {
+    pub(crate) fn take(&mut self, instants: &[EventTime]) -> Result<Vec<BoundedRows>> {
         let (ended, bounds) = self.close(instants);
         let mut parts: Vec<Vec<RecordBatch>> = vec![Vec::new(); instants.len()];
         let pairs: Vec<PaneTag> = match bounds {
@@ -200,10 +192,10 @@ impl Sessions {
     }
 
     /// The rows of an instant in order, with the bounds of their sessions.
-    fn session(&self, instant: usize, rows: Vec<RecordBatch>, ended: &EndedSessions) -> Result<Session> {
+    fn session(&self, instant: usize, rows: Vec<RecordBatch>, ended: &EndedSessions) -> Result<BoundedRows> {
         let none = || Arc::new(TimestampNanosecondArray::from(Vec::<i64>::new())) as ArrayRef;
         if rows.is_empty() {
-            return Ok(Session { rows: None, starts: none(), ends: none() });
+            return Ok(BoundedRows { rows: None, starts: none(), ends: none() });
         }
         let rows = in_order(&concat_rows(&self.schema, &rows)?, &self.selection)?;
         let keys = self.keys.of(&rows)?;
@@ -219,7 +211,7 @@ impl Sessions {
             ends.push(session.last.saturating_add(self.gap.0));
         }
         let column = |times: Vec<i64>| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef;
-        Ok(Session { rows: Some(rows), starts: column(starts), ends: column(ends) })
+        Ok(BoundedRows { rows: Some(rows), starts: column(starts), ends: column(ends) })
     }
 
     fn times(&self, rows: &RecordBatch) -> Result<Int64Array> {

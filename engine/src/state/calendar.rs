@@ -44,6 +44,14 @@ impl Calendar {
         natural.filter(|(natural, first)| natural == first && *natural > time).map(|(natural, _)| natural).next()
     }
 
+    /// The last instant after `time` and up to `limit` that is the natural one of a pane; the first behind if there is none.
+    pub(crate) fn last_natural(&self, window: &WindowSpec, time: EventTime, limit: EventTime) -> Option<EventTime> {
+        let panes = self.first_instants.range(..=window.pane_of(limit)).rev();
+        let natural = panes.map(|(pane, _)| window.first_instant(*pane)).take_while(|natural| *natural > time);
+        let last = natural.skip_while(|natural| *natural > limit).next();
+        last.or_else(|| self.next_natural(window, time))
+    }
+
     /// The last time at which a row is in the input's current window, or, where rows never leave, at which one comes in.
     pub(crate) fn last_change(&self, window: &WindowSpec) -> Option<EventTime> {
         if window.is_latest() {
