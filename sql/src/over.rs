@@ -254,5 +254,7 @@ fn rows_at_the_instant(
         over = LogicalPlan::Window(Window::try_new(window.window_expr.clone(), Arc::new(over))?);
     }
     let shown = functions.schema().columns().into_iter().map(Expr::Column);
-    LogicalPlanBuilder::from(over).filter(is_now)?.project(shown)?.build()
+    // Functions leave rows by their keys; who reads them wants them as they came.
+    let in_time = column(&over, time).sort(true, false);
+    LogicalPlanBuilder::from(over).filter(is_now)?.sort([in_time])?.project(shown)?.build()
 }

@@ -223,7 +223,9 @@ impl LeafState {
         let sessions = match self {
             Self::Sessions(sessions) => sessions,
             Self::Counted(counted) => return counted.pass(window, limit),
-            Self::Aggregate { .. } | Self::Rows(_) | Self::Latest(_) | Self::Preceding(_) => return Ok(()),
+            // What comes up to now is not new to the next instant.
+            Self::Preceding(preceding) => return preceding.at(window, limit).map(drop),
+            Self::Aggregate { .. } | Self::Rows(_) | Self::Latest(_) => return Ok(()),
         };
         let mut ended = Vec::new();
         let mut after = EventTime(i64::MIN);
