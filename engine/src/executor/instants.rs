@@ -120,8 +120,8 @@ impl Stage {
         // Rows of an outer join are marked as their partners come, whether what that gives was given before or not.
         if !self.output.has_history() && self.program.outer.is_none() {
             let limit = EventTime(self.output_watermark(watermark).0);
-            let leaves = self.state.leaves_mut().iter_mut().zip(&self.windows);
-            leaves.map(|(leaf, window)| leaf.pass(window, limit)).collect::<Result<()>>()?;
+            let mut leaves = self.state.leaves_mut().iter_mut().zip(&self.windows);
+            leaves.try_for_each(|(leaf, window)| leaf.pass(window, limit))?;
             self.evaluated = self.evaluated.max(limit);
             self.evict()?;
             return Ok(());

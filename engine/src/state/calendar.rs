@@ -47,8 +47,8 @@ impl Calendar {
     /// The last instant after `time` and up to `limit` that is the natural one of a pane; the first behind if there is none.
     pub(crate) fn last_natural(&self, window: &WindowSpec, time: EventTime, limit: EventTime) -> Option<EventTime> {
         let panes = self.first_instants.range(..=window.pane_of(limit)).rev();
-        let natural = panes.map(|(pane, _)| window.first_instant(*pane)).take_while(|natural| *natural > time);
-        let last = natural.skip_while(|natural| *natural > limit).next();
+        let mut natural = panes.map(|(pane, _)| window.first_instant(*pane)).take_while(|natural| *natural > time);
+        let last = natural.find(|natural| *natural <= limit);
         last.or_else(|| self.next_natural(window, time))
     }
 
