@@ -459,6 +459,17 @@ fn is_like(text: &str, pattern: &str) -> bool {
     }
 }
 
+/// The same declaration of a table that is not read again: in a test only its steps change something.
+fn read_once(statement: Statement) -> Statement {
+    match statement {
+        Statement::CreateTable { definition, or_replace } => {
+            let definition = StreamDefinition { refresh: None, ..Arc::unwrap_or_clone(definition) };
+            Statement::CreateTable { definition: Arc::new(definition), or_replace }
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_like;
@@ -471,16 +482,5 @@ mod tests {
         for (text, pattern) in [("abc", "ab"), ("abc", "%d%"), ("abc", "_"), ("", "_")] {
             assert!(!is_like(text, pattern), "{text} {pattern}");
         }
-    }
-}
-
-/// The same declaration of a table that is not read again: in a test only its steps change something.
-fn read_once(statement: Statement) -> Statement {
-    match statement {
-        Statement::CreateTable { definition, or_replace } => {
-            let definition = StreamDefinition { refresh: None, ..Arc::unwrap_or_clone(definition) };
-            Statement::CreateTable { definition: Arc::new(definition), or_replace }
-        }
-        other => other,
     }
 }
