@@ -1,7 +1,5 @@
 //! `OVER` on an endless stream gives what it gives over a table of the same rows.
 
-#![expect(clippy::panic, reason = "tests")]
-
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
