@@ -154,6 +154,9 @@ fn beyond_a_join(plan: &LogicalPlan, stream_join: &Join) -> Option<String> {
 
 /// What the user wrote for a node.
 pub(crate) fn node_name(plan: &LogicalPlan) -> String {
+    if matches!(plan, LogicalPlan::Join(_)) {
+        return "a join".to_owned();
+    }
     let text = plan.display().to_string();
     let name = text.split([':', ' ']).next().unwrap_or_default().to_uppercase();
     match name.as_str() {

@@ -7,14 +7,13 @@
 //!
 //! State is the rows of the last window, those since, fewer than m, and the panes that no instant has passed yet.
 
-use datafusion::arrow::array::{AsArray, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::Int64Type;
 
 use crate::arrays::{concat_rows, without_waste};
 use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
-use crate::executor::latest::in_order;
+use crate::executor::latest::{in_order, times_of};
 use crate::program::Selection;
 use crate::state::{Batches, PaneStore};
 use crate::time::EventTime;
@@ -125,9 +124,7 @@ impl Counted {
     /// The event time of the last row.
     fn last_time(&self, rows: &[RecordBatch]) -> Result<Option<EventTime>> {
         let Some(last) = rows.iter().rfind(|batch| batch.num_rows() > 0) else { return Ok(None) };
-        let times = last.columns().get(self.selection.time).and_then(|times| times.as_primitive_opt::<Int64Type>());
-        let times = times.ok_or_else(|| Error::internal("kept rows lack their time"))?;
-        Ok(times.values().last().map(|time| EventTime(*time)))
+        Ok(times_of(last, &self.selection)?.last().map(|time| EventTime(*time)))
     }
 
     /// Passes the windows that end up to `limit`, whose results were made before.

@@ -197,7 +197,8 @@ pub(crate) fn stream_contract(stream: &StreamDefinition) -> String {
 
 /// Whether an option decides which rows a stream has, and not only how they come or are kept.
 fn is_meaning(option: &str) -> bool {
-    !["rate", "rate_limit", "refresh", "reconnect", "watch_interval", "durability", "bad_data"].contains(&option)
+    !["rate", "rate_limit", "refresh_interval", "reconnect", "watch_interval", "durability", "bad_data"]
+        .contains(&option)
 }
 
 impl State {

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use datafusion::arrow::array::{Array, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use datafusion::arrow::compute::{SortColumn, filter_record_batch, lexsort_to_indices};
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{Int64Type, Schema};
 
 use crate::arrays::{concat_rows, take_rows, without_waste};
 use crate::checkpoint::PaneTag;
@@ -82,6 +82,12 @@ impl Latest {
     pub(crate) const fn bytes(&self) -> usize {
         self.panes.bytes()
     }
+}
+
+/// The event times of kept rows.
+pub(super) fn times_of<'a>(rows: &'a RecordBatch, selection: &Selection) -> Result<&'a [i64]> {
+    let times = rows.columns().get(selection.time).and_then(|times| times.as_primitive_opt::<Int64Type>());
+    times.map(|times| times.values().as_ref()).ok_or_else(|| Error::internal("kept rows lack their time"))
 }
 
 /// `rows` by event time, then partition and offset.

@@ -9,14 +9,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, TimestampNanosecondArray};
+use datafusion::arrow::array::{ArrayRef, RecordBatch, TimestampNanosecondArray};
 use datafusion::arrow::compute::interleave_record_batch;
-use datafusion::arrow::datatypes::{Int64Type, Schema};
+use datafusion::arrow::datatypes::Schema;
 
 use crate::arrays::{concat_rows, without_waste};
 use crate::checkpoint::PaneTag;
-use crate::error::{Error, Result};
-use crate::executor::latest::in_order;
+use crate::error::Result;
+use crate::executor::latest::{in_order, times_of};
 use crate::executor::leaf::BoundedRows;
 use crate::executor::row_keys::RowKeys;
 use crate::program::Selection;
@@ -79,7 +79,7 @@ impl Preceding {
         let wanted = self.index_new(&rows, instant)?;
         self.append(rows)?;
         let held = self.rows(&wanted)?.pop();
-        let times = held.as_ref().map_or(Ok(&[][..]), |rows| times(rows, &self.selection))?;
+        let times = held.as_ref().map_or(Ok(&[][..]), |rows| times_of(rows, &self.selection))?;
         let ends = times.iter().zip(&wanted).map(|(time, row)| if *row < known { i64::MIN } else { *time });
         let held = bounded(held.clone(), &ends.collect::<Vec<_>>())?;
         if self.stored - self.kept > self.kept + LEAST_DROPPED {
@@ -103,7 +103,7 @@ impl Preceding {
     /// Notes rows that stand behind those in the entry.
     fn index_rows(&mut self, rows: &RecordBatch) -> Result<()> {
         let keys = self.keys.of(rows)?;
-        for (row, time) in times(rows, &self.selection)?.iter().enumerate() {
+        for (row, time) in times_of(rows, &self.selection)?.iter().enumerate() {
             let position = Position { time: *time, row: self.stored + row };
             match self.index.get_mut(keys.get(row)) {
                 Some(positions) => positions.push_back(position),
@@ -233,10 +233,4 @@ impl Frame {
 fn bounded(rows: Option<RecordBatch>, ends: &[i64]) -> Result<BoundedRows> {
     let ends: ArrayRef = Arc::new(TimestampNanosecondArray::from(ends.to_vec()));
     Ok(BoundedRows { rows, starts: Arc::clone(&ends), ends })
-}
-
-/// The event times of rows.
-fn times<'a>(rows: &'a RecordBatch, selection: &Selection) -> Result<&'a [i64]> {
-    let times = rows.columns().get(selection.time).and_then(|times| times.as_primitive_opt::<Int64Type>());
-    times.map(|times| times.values().as_ref()).ok_or_else(|| Error::internal("kept rows lack their time"))
 }

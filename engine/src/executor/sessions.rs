@@ -7,16 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, TimestampNanosecondArray, UInt32Array,
-};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, TimestampNanosecondArray, UInt32Array};
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{Int64Type, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 
 use crate::arrays::{concat_rows, take_rows, without_waste};
 use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
-use crate::executor::latest::in_order;
+use crate::executor::latest::{in_order, times_of};
 use crate::executor::leaf::BoundedRows;
 use crate::executor::row_keys::RowKeys;
 use crate::program::Selection;
@@ -61,7 +59,7 @@ impl Sessions {
     pub(crate) fn note(&mut self, rows: &[RecordBatch]) -> Result<()> {
         for batch in rows {
             let keys = self.keys.of(batch)?;
-            for (row, time) in self.times(batch)?.values().iter().enumerate() {
+            for (row, time) in times_of(batch, &self.selection)?.iter().enumerate() {
                 self.note_row(keys.get(row), *time);
             }
         }
@@ -156,10 +154,10 @@ impl Sessions {
         let mut has_taken = false;
         for batch in batches {
             let keys = self.keys.of(&batch)?;
-            let times = self.times(&batch)?;
+            let times = times_of(&batch, &self.selection)?;
             let mut taken = BTreeMap::<usize, Vec<u32>>::new();
             let mut stays = vec![true; batch.num_rows()];
-            for ((row, time), stays) in (0..).zip(times.values()).zip(&mut stays) {
+            for ((row, time), stays) in (0..).zip(times).zip(&mut stays) {
                 let sessions = ended.get(keys.get(row as usize));
                 let session = sessions.and_then(|sessions| sessions.range(..=*time).next_back());
                 if let Some((_, session)) = session.filter(|(_, session)| *time <= session.last) {
@@ -201,7 +199,7 @@ impl Sessions {
         let keys = self.keys.of(&rows)?;
         let mut starts = Vec::with_capacity(rows.num_rows());
         let mut ends = Vec::with_capacity(rows.num_rows());
-        for (row, time) in self.times(&rows)?.values().iter().enumerate() {
+        for (row, time) in times_of(&rows, &self.selection)?.iter().enumerate() {
             let sessions = ended.get(keys.get(row));
             let session = sessions.and_then(|sessions| sessions.range(..=*time).next_back());
             let Some((start, session)) = session.filter(|(_, session)| session.instant == instant) else {
@@ -212,11 +210,6 @@ impl Sessions {
         }
         let column = |times: Vec<i64>| Arc::new(TimestampNanosecondArray::from(times)) as ArrayRef;
         Ok(BoundedRows { rows: Some(rows), starts: column(starts), ends: column(ends) })
-    }
-
-    fn times(&self, rows: &RecordBatch) -> Result<Int64Array> {
-        let times = rows.columns().get(self.selection.time).and_then(|times| times.as_primitive_opt::<Int64Type>());
-        times.cloned().ok_or_else(|| Error::internal("kept rows lack their event time"))
     }
 
     /// Its rows by pane.
