@@ -47,6 +47,14 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// Another process has the state directory.
+    #[error("{message}")]
+    InUse {
+        /// Which directory and process.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// A plan failed while it was built or run: a division by zero, an overflow, a bad cast.
     #[error("the plan failed")]
     Plan(#[source] Box<DataFusionError>),
@@ -95,15 +103,26 @@ impl Error {
 
     /// Whether a write failed for want of room, so that it may be tried again.
     pub fn is_disk_full(&self) -> bool {
-        let Self::External { source, .. } = self else { return false };
-        let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
-        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            Self::External { source, .. } => {
+                let kind = source.downcast_ref::<io::Error>().map(io::Error::kind);
+                matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            }
+            Self::Shared(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+
+    /// Whether another process has what this one needs, which may end.
+    pub const fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. })
     }
 
     /// What the user may do, where that is known.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Query { hint, .. } | Self::Data { hint, .. } | Self::State { hint, .. } => hint.as_deref(),
+            Self::InUse { hint, .. } => Some(hint),
             Self::Shared(error) => error.hint(),
             Self::Plan(error) if is_out_of_memory(error) => Some(
                 "the plan needs more memory than plan_memory allows: SET plan_memory = '4 GiB' or more, shorten the \

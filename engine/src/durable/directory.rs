@@ -322,10 +322,8 @@ pub(super) fn lock(path: &Path) -> Result<File> {
             Err(TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
             Err(TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&place).unwrap_or_default();
-                return Err(Error::state(
-                    format!("state directory {} is in use by process {}", path.display(), holder.trim()),
-                    "stop that process, or name another directory",
-                ));
+                let message = format!("state directory {} is in use by process {}", path.display(), holder.trim());
+                return Err(Error::InUse { message, hint: "stop that process, or name another directory".to_owned() });
             }
             Err(TryLockError::Error(error)) => return Err(fail(error)),
         }

@@ -2,14 +2,15 @@
 //!
 //! [`Files`] is the disk, [`ObjectFiles`] an object store in its place, and [`SimFiles`] a disk that loses what it may;
 //! [`StateDirectory`] is what stands on it. A query's epochs go to a journal (`query_store`), its state to checkpoints
-//! (`checkpoint_files`), the rows of streams that cannot be read again to a write-ahead log (`wal`); [`durable_step`] is
-//! where tests pull the plug.
+//! (`checkpoint_files`), the rows of streams that cannot be read again to a write-ahead log (`wal`). A [`RowLog`] is a
+//! stream of its own, which many append to and many read. [`durable_step`] is where tests pull the plug.
 
 mod checkpoint_files;
 mod contract;
 mod crash;
 mod directory;
 mod files;
+mod framing;
 mod index;
 mod inspect;
 mod journal;
@@ -19,6 +20,7 @@ mod query_store;
 mod record;
 mod resume;
 mod room;
+mod row_log;
 mod simulated;
 mod state_rows;
 mod terms;
@@ -35,6 +37,7 @@ pub use query_store::file_name;
 pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};
 pub use resume::{DurableQuery, resume_streams};
 pub use room::{FullDisk, ROOM_PAUSE};
+pub use row_log::{Appended, LoggedRows, Producer, RowLog, RowLogReader};
 pub use simulated::SimFiles;
 pub use state_rows::{KeptState, read_state};
 pub use wal::WAL_LIMIT_BYTES;

@@ -3,15 +3,13 @@
 //! A segment begins with `MSWAL001` and holds groups of frames, each group appended and synced as one:
 //!
 //! ```text
-//! group: '[' | length of body u32 | CRC-32 of that length u32 | CRC-32 of body u32 | body | ']'
+//! group: a body as `framing` has it
 //! body:  seq of its first frame u64 | number of frames u32 | frames
 //! frame: length of JSON u32 | length of rows u32 | event as JSON | rows as an Arrow IPC stream, or nothing
 //! ```
 //!
 //! Integers are little endian. Frames follow each other by sequence number; segments are named after their first one
-//! and dropped once no checkpoint needs them. Only the last group of the last segment can be torn: it is broken off, or
-//! has a sector of zeroes. The length has a checksum of its own and the brackets are no zeroes, so that a damaged group
-//! is not taken for a torn one, unless its rows fill a sector with zeroes.
+//! and dropped once no checkpoint needs them. Only the last group of the last segment can be torn.
 
 use std::collections::VecDeque;
 
@@ -20,16 +18,12 @@ use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use super::super::files::{SECTOR_BYTES, has_lost_sector};
+use super::super::framing::{self, FOOT, HEAD, framed, is_torn, length, number_at};
 use super::super::record::corrupt;
 use crate::error::{Error, Result};
 use crate::ingest::{LoggedEvent, Record};
 
 pub(super) const MAGIC: &[u8; 8] = b"MSWAL001";
-/// The bytes of a group before its body.
-const GROUP_HEAD: usize = 13;
-/// The bytes of a group behind its body.
-const GROUP_FOOT: usize = 1;
 /// The bytes of a group's body before its frames.
 const GROUP_BODY_HEAD: usize = 12;
 /// A record with its rows.
@@ -83,14 +77,7 @@ pub(super) fn write_group(seq: u64, frames: &[Frame]) -> Result<Vec<u8>> {
     for frame in frames {
         frame.write(&mut body)?;
     }
-    let size = length(body.len())?;
-    let mut group = vec![b'['];
-    group.extend_from_slice(&size);
-    group.extend_from_slice(&crc32fast::hash(&size).to_le_bytes());
-    group.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-    group.extend_from_slice(&body);
-    group.push(b']');
-    Ok(group)
+    framed(&body)
 }
 
 /// The frames of a group's body; `None` if it is not made as it should be.
@@ -123,19 +110,10 @@ fn group_head(body: &[u8]) -> Option<(u64, u64)> {
     Some((seq, u64::try_from(number_at(body, 8)?).ok()?))
 }
 
-fn number_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?)).ok()
-}
-
 fn read_rows(bytes: &[u8]) -> Result<RecordBatch> {
     let mut reader = StreamReader::try_new(bytes, None)?;
     let batch = reader.next().transpose()?;
     batch.ok_or_else(|| Error::internal("a frame has a schema and no rows"))
-}
-
-fn length(bytes: usize) -> Result<[u8; 4]> {
-    let length = u32::try_from(bytes).map_err(|_| Error::internal(format!("a frame of {bytes} bytes")))?;
-    Ok(length.to_le_bytes())
 }
 
 /// The frames of a segment from the number `from` on.
@@ -147,7 +125,7 @@ pub(super) fn frames_from(place: &str, bytes: &[u8], from: u64) -> Result<VecDeq
     while let Some(body) = body_at(bytes, at) {
         let group = read_group(body).ok_or_else(|| corrupt(place, at as u64, "a group cannot be read"))??;
         frames.extend(group.into_iter().filter(|frame| frame.seq >= from));
-        at += GROUP_HEAD + body.len() + GROUP_FOOT;
+        at += HEAD + body.len() + FOOT;
     }
     Ok(frames)
 }
@@ -170,9 +148,9 @@ pub(super) fn whole_part(
             Some((seq, count)) if seq == next => next += count,
             _ => return Err(corrupt(place, whole as u64, "a group is out of order")),
         }
-        whole += GROUP_HEAD + body.len() + GROUP_FOOT;
+        whole += HEAD + body.len() + FOOT;
     }
-    if whole < bytes.len() && !(is_last && is_torn(bytes, whole)) {
+    if whole < bytes.len() && !(is_last && is_torn(MAGIC, bytes, whole)) {
         return Err(corrupt(place, whole as u64, "a checksum does not fit"));
     }
     Ok((next, whole))
@@ -180,34 +158,5 @@ pub(super) fn whole_part(
 
 /// The body of the group at `at`, if it is whole.
 fn body_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
-    let size = size_at(bytes, at)?;
-    let claimed = number_at(bytes, at + 9)?;
-    let (start, end) = (at + GROUP_HEAD, at.checked_add(GROUP_HEAD + size)?);
-    let body = bytes.get(start..end)?;
-    let is_whole = bytes.get(at) == Some(&b'[') && bytes.get(end) == Some(&b']');
-    (is_whole && size >= GROUP_BODY_HEAD && crc32fast::hash(body) as usize == claimed).then_some(body)
-}
-
-/// The length of the body of the group at `at`, if it fits its checksum.
-fn size_at(bytes: &[u8], at: usize) -> Option<usize> {
-    let size = bytes.get(at + 1..at.checked_add(5)?)?;
-    (crc32fast::hash(size) as usize == number_at(bytes, at + 5)?).then(|| number_at(bytes, at + 1)).flatten()
-}
-
-/// Whether the broken group at `at` is one that a crash left half written, with nothing behind it.
-fn is_torn(bytes: &[u8], at: usize) -> bool {
-    if at == 0 {
-        // The segment's own first bytes: it has none of its groups yet.
-        return MAGIC.starts_with(bytes) || bytes.len() <= MAGIC.len() && has_lost_sector(bytes, 0);
-    }
-    match size_at(bytes, at) {
-        Some(size) => {
-            let end = at + GROUP_HEAD + size + GROUP_FOOT;
-            end > bytes.len() || end == bytes.len() && has_lost_sector(bytes, at)
-        }
-        None => {
-            let end = (at + GROUP_HEAD).next_multiple_of(SECTOR_BYTES).min(bytes.len());
-            at + GROUP_HEAD > bytes.len() || has_lost_sector(bytes.get(..end).unwrap_or_default(), at)
-        }
-    }
+    framing::body_at(bytes, at).filter(|body| body.len() >= GROUP_BODY_HEAD)
 }

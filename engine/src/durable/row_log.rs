@@ -1,0 +1,187 @@
+//! A log of rows that many append to at once and many read, each at a place of its own: a stream that the engine keeps.
+//!
+//! An append is acknowledged when it is durable; whatever waits meanwhile shares one sync. A producer that numbers its
+//! appends may send one again when it does not know whether it arrived: it is taken once. The newest rows are kept in
+//! memory for readers that keep up; others read the disk.
+//!
+//! Rows are counted from 0 and never change. Segments are named after their first row and never dropped; see `segment`.
+
+mod reader;
+mod segment;
+mod writer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::files::Files;
+use super::journal::failed;
+use crate::error::{Error, Result};
+pub use reader::RowLogReader;
+use writer::{Append, Writer};
+
+/// How many appends wait for the one that is being written.
+const WAITING_APPENDS: usize = 256;
+/// How much of the newest rows stays in memory, in bytes.
+const TAIL_BYTES: usize = 32 << 20;
+
+/// Who appends, and the number of the append among theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    /// A name that nobody else has.
+    pub id: String,
+    /// A number above those of all appends before.
+    pub sequence: u64,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// Its rows are in the log.
+    Logged,
+    /// The producer has sent it before: nothing was added.
+    Repeated,
+}
+
+/// Rows of the log, and the number of the first.
+#[derive(Debug, Clone)]
+pub struct LoggedRows {
+    /// The number of the first row.
+    pub start: u64,
+    /// The rows of one append, or the rest of them.
+    pub rows: RecordBatch,
+}
+
+/// The newest number of each producer, and the end of the log behind it.
+type Sequences = BTreeMap<String, (u64, u64)>;
+
+/// The log; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct RowLog {
+    shared: Arc<Shared>,
+    appends: mpsc::Sender<Append>,
+}
+
+/// What appending and reading share.
+#[derive(Debug)]
+struct Shared {
+    files: Arc<dyn Files>,
+    folder: String,
+    tail: Mutex<Tail>,
+    /// The number of the next row.
+    end: watch::Sender<u64>,
+}
+
+/// The newest rows.
+#[derive(Debug, Default)]
+struct Tail {
+    appends: VecDeque<LoggedRows>,
+    bytes: usize,
+}
+
+impl RowLog {
+    /// Opens the log in `folder`, or makes it; what a crash left half written is cut off. The disk must be this
+    /// process's alone.
+    ///
+    /// # Errors
+    /// Fails if its end is damaged, and as the disk fails.
+    pub fn open(files: &Arc<dyn Files>, folder: &str) -> Result<Self> {
+        Self::with_segments(files, folder, segment::SEGMENT_BYTES)
+    }
+
+    fn with_segments(files: &Arc<dyn Files>, folder: &str, segment_bytes: u64) -> Result<Self> {
+        files.create_folder(folder).map_err(|error| failed(files.as_ref(), folder, error))?;
+        let recovered = segment::recover(files.as_ref(), folder)?;
+        let (end, _) = watch::channel(recovered.end);
+        let shared =
+            Arc::new(Shared { files: Arc::clone(files), folder: folder.to_owned(), tail: Mutex::default(), end });
+        let (appends, queue) = mpsc::channel(WAITING_APPENDS);
+        let writer = Writer::new(Arc::clone(&shared), recovered, segment_bytes);
+        std::thread::Builder::new()
+            .name("row log".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| Error::external("starting a thread", error))?;
+        Ok(Self { shared, appends })
+    }
+
+    /// Appends rows; they are durable when this returns.
+    ///
+    /// # Errors
+    /// Fails as the disk does; the rows are not in the log then.
+    pub async fn append(&self, rows: RecordBatch, by: Option<Producer>) -> Result<Appended> {
+        if rows.num_rows() == 0 && by.is_none() {
+            return Ok(Appended::Logged);
+        }
+        let bytes = segment::write_append(&rows, by.as_ref())?;
+        let (done, answer) = oneshot::channel();
+        let gone = || Error::internal("a row log has stopped");
+        self.appends.send(Append { bytes, rows, by, done }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// The number of the next row.
+    pub fn end(&self) -> u64 {
+        *self.shared.end.borrow()
+    }
+
+    /// A reader from the row `from` on.
+    pub fn reader(&self, from: u64) -> RowLogReader {
+        RowLogReader::new(Arc::clone(&self.shared), from)
+    }
+
+    /// Removes the log in `folder`, which nobody uses any more.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub fn erase(files: &dyn Files, folder: &str) -> Result<()> {
+        for name in files.list(folder).map_err(|error| failed(files, folder, error))? {
+            let path = format!("{folder}/{name}");
+            files.remove(&path).map_err(|error| failed(files, &path, error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tail {
+    fn push(&mut self, append: LoggedRows) {
+        self.bytes += append.rows.get_array_memory_size();
+        self.appends.push_back(append);
+        while self.bytes > TAIL_BYTES
+            && self.appends.len() > 1
+            && let Some(oldest) = self.appends.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(oldest.rows.get_array_memory_size());
+        }
+    }
+
+    /// The rows of the append that holds the row `at`, from there on.
+    fn from(&self, at: u64) -> Option<LoggedRows> {
+        let index = self.appends.partition_point(|append| append.end() <= at);
+        self.appends.get(index).filter(|append| append.start <= at).and_then(|append| append.from(at))
+    }
+}
+
+impl LoggedRows {
+    /// The number behind its last row.
+    pub fn end(&self) -> u64 {
+        self.start + self.rows.num_rows() as u64
+    }
+
+    /// The rows from the number `at` on, which is one of them.
+    fn from(&self, at: u64) -> Option<Self> {
+        let skip = usize::try_from(at.checked_sub(self.start)?).ok().filter(|skip| *skip < self.rows.num_rows())?;
+        Some(Self { start: at, rows: self.rows.slice(skip, self.rows.num_rows() - skip) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The log through power cuts, with segments of a few appends, and its readers.
+
+use datafusion::arrow::array::{AsArray, Int64Array};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::super::files::{Durability, LocalFiles};
+use super::super::simulated::SimFiles;
+use super::*;
+
+/// Small enough for several segments.
+const BYTES: u64 = 3000;
+
+/// Rows that are their own numbers.
+fn rows(start: u64, count: u64) -> RecordBatch {
+    let schema = Schema::new(vec![Field::new("row", DataType::Int64, false)]);
+    let column = Int64Array::from_iter_values((start..start + count).map(u64::cast_signed));
+    RecordBatch::try_new(Arc::new(schema), vec![Arc::new(column)]).unwrap()
+}
+
+fn producer(sequence: u64) -> Option<Producer> {
+    Some(Producer { id: "p".to_owned(), sequence })
+}
+
+/// All rows from `from` on; each must be its own number.
+async fn check(log: &RowLog, from: u64, note: &str) {
+    let mut reader = log.reader(from);
+    while reader.place() < log.end() {
+        let LoggedRows { start, rows } = reader.next().await.unwrap();
+        for (index, row) in rows.column(0).as_primitive::<Int64Type>().values().iter().enumerate() {
+            assert_eq!(row.cast_unsigned(), start + index as u64, "{note}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_power_cuts_once() {
+    for seed in 0..200 {
+        let (mut rng, mut disk) = (StdRng::seed_from_u64(seed), SimFiles::new(seed));
+        // What the producer knows: its rows up to `sent` are in the log, the next append may be.
+        let (mut sent, mut sequence) = (0, 0);
+        for start in 0..6 {
+            let note = format!("seed {seed} start {start}");
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            disk.cut_power_at(rng.random_range(1..60));
+            if let Ok(log) = RowLog::with_segments(&files, "rows", BYTES) {
+                assert!(log.end() >= sent, "{note}: acknowledged rows are gone");
+                check(&log, rng.random_range(0..=log.end()), &note).await;
+                for _ in 0..30 {
+                    // Always the same rows under the same number, so that a repetition would be seen in the counting.
+                    let count = 1 + sequence % 3;
+                    if log.append(rows(sent, count), producer(sequence)).await.is_err() {
+                        break;
+                    }
+                    (sent, sequence) = (sent + count, sequence + 1);
+                    assert_eq!(log.end(), sent, "{note}: an append was taken twice or not at all");
+                }
+            }
+            let seed = rng.random();
+            disk = if rng.random_bool(0.5) { disk.crash(seed) } else { disk.kill(seed) };
+        }
+    }
+}
+
+#[tokio::test]
+async fn appends_at_once_are_all_there_and_readers_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let files: Arc<dyn Files> = Arc::new(LocalFiles::open(folder.path(), Durability::ProcessCrash).unwrap());
+    let log = RowLog::with_segments(&files, "rows", BYTES).unwrap();
+    let mut live = log.reader(0);
+    let following = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while live.place() < 200 {
+            let rows = live.next().await.unwrap().rows;
+            seen.extend(rows.column(0).as_primitive::<Int64Type>().values().to_vec());
+        }
+        seen
+    });
+    let appends = (0..100).map(|number| {
+        let log = log.clone();
+        tokio::spawn(async move { log.append(rows(number * 2, 2), None).await.unwrap() })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        assert_eq!(append.await.unwrap(), Appended::Logged);
+    }
+    let mut seen = following.await.unwrap();
+    // In memory, and from the disk in the same order.
+    drop(log);
+    let log = RowLog::with_segments(&files, "rows", BYTES).unwrap();
+    assert!(segment::firsts(files.as_ref(), "rows").unwrap().len() > 2);
+    let (mut again, mut reader) = (Vec::new(), log.reader(0));
+    while reader.place() < log.end() {
+        let rows = reader.next().await.unwrap().rows;
+        again.extend(rows.column(0).as_primitive::<Int64Type>().values().to_vec());
+    }
+    assert_eq!(seen, again);
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn a_repetition_is_taken_once_after_a_restart_too() {
+    let files: Arc<dyn Files> = Arc::new(SimFiles::new(1));
+    let log = RowLog::with_segments(&files, "rows", BYTES).unwrap();
+    assert_eq!(log.append(rows(0, 3), producer(7)).await.unwrap(), Appended::Logged);
+    assert_eq!(log.append(rows(0, 3), producer(7)).await.unwrap(), Appended::Repeated);
+    drop(log);
+    let log = RowLog::with_segments(&files, "rows", BYTES).unwrap();
+    assert_eq!(log.append(rows(0, 3), producer(7)).await.unwrap(), Appended::Repeated);
+    assert_eq!(log.append(rows(3, 1), producer(8)).await.unwrap(), Appended::Logged);
+    assert_eq!(log.end(), 4);
+    check(&log, 1, "from the middle of an append").await;
+}
+
+#[tokio::test]
+async fn damage_is_named_and_a_full_disk_is_no_loss() {
+    let disk = SimFiles::new(3);
+    let files: Arc<dyn Files> = Arc::new(disk.clone());
+    let log = RowLog::with_segments(&files, "rows", BYTES).unwrap();
+    log.append(rows(0, 3), None).await.unwrap();
+    disk.fill_at(disk.operations(), 1);
+    assert!(log.append(rows(3, 1), None).await.unwrap_err().is_disk_full());
+    log.append(rows(3, 1), None).await.unwrap();
+    assert_eq!(log.end(), 4);
+    check(&log, 0, "after a full disk").await;
+
+    let mut bytes = files.read("rows/00000000000000000000.rows").unwrap();
+    bytes[60] ^= 1;
+    let other: Arc<dyn Files> = Arc::new(SimFiles::new(4));
+    other.create_folder("rows").unwrap();
+    other.create("rows/00000000000000000000.rows", &bytes).unwrap();
+    let error = RowLog::open(&other, "rows").unwrap_err().to_string();
+    assert!(error.contains("00000000000000000000.rows"), "{error}");
+}

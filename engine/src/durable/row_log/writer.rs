@@ -1,0 +1,150 @@
+//! The thread that writes a row log: appends that wait go to the disk together.
+
+use std::sync::Arc;
+
+use datafusion::arrow::record_batch::RecordBatch;
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::files::AppendFile;
+use super::super::journal::{cut_back, failed, sync};
+use super::segment::{Recovered, note, path, write_start};
+use super::{Appended, LoggedRows, Producer, Sequences, Shared};
+use crate::error::{Error, Result};
+
+/// Appends that share a sync have no more bytes than this.
+const GROUP_BYTES: usize = 16 << 20;
+
+/// Rows on their way into the log.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) bytes: Vec<u8>,
+    pub(super) rows: RecordBatch,
+    pub(super) by: Option<Producer>,
+    pub(super) done: oneshot::Sender<Result<Appended>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    open: Option<Box<dyn AppendFile>>,
+    /// The first row of the open segment, and its bytes.
+    segment: (u64, u64),
+    sequences: Sequences,
+    end: u64,
+    segment_bytes: u64,
+    /// Whether nobody knows how the open segment ends.
+    is_broken: bool,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, recovered: Recovered, segment_bytes: u64) -> Self {
+        let Recovered { last, end, sequences } = recovered;
+        // A segment of which nothing was whole, or none: the first append begins it.
+        let segment = last.unwrap_or((end, 0));
+        Self { shared, open: None, segment, sequences, end, segment_bytes, is_broken: false }
+    }
+
+    /// Writes until nobody can append any more.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Append>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut bytes = first.bytes.len();
+            let mut group = vec![first];
+            while bytes < GROUP_BYTES
+                && let Ok(next) = queue.try_recv()
+            {
+                bytes += next.bytes.len();
+                group.push(next);
+            }
+            self.write(group);
+        }
+    }
+
+    fn write(&mut self, group: Vec<Append>) {
+        let mut sequences = self.sequences.clone();
+        let mut end = self.end;
+        let mut fresh = Vec::with_capacity(group.len());
+        for append in &group {
+            let is_fresh = append.by.as_ref().is_none_or(|by| is_fresh(&sequences, by));
+            if is_fresh {
+                end += append.rows.num_rows() as u64;
+                if let Some(by) = &append.by {
+                    note(&mut sequences, by, end);
+                }
+            }
+            fresh.push(is_fresh);
+        }
+        let bytes = group.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(append, _)| append.bytes.as_slice());
+        match self.write_bytes(&bytes.collect::<Vec<_>>()) {
+            Ok(()) => {
+                self.sequences = sequences;
+                self.publish(group, &fresh);
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for Append { done, .. } in group {
+                    // Whoever waits no longer does not learn it.
+                    let _ = done.send(Err(Error::Shared(Arc::clone(&error))));
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, group: Vec<Append>, fresh: &[bool]) {
+        let mut answers = Vec::with_capacity(group.len());
+        let mut tail = self.shared.tail();
+        for (Append { rows, done, .. }, is_fresh) in group.into_iter().zip(fresh) {
+            if *is_fresh && rows.num_rows() > 0 {
+                let start = self.end;
+                self.end += rows.num_rows() as u64;
+                tail.push(LoggedRows { start, rows });
+            }
+            answers.push((done, if *is_fresh { Appended::Logged } else { Appended::Repeated }));
+        }
+        drop(tail);
+        self.shared.end.send_replace(self.end);
+        for (done, appended) in answers {
+            let _ = done.send(Ok(appended));
+        }
+    }
+
+    /// Writes whole appends, durable when this returns.
+    fn write_bytes(&mut self, appends: &[&[u8]]) -> Result<()> {
+        if appends.is_empty() {
+            return Ok(());
+        }
+        if self.is_broken {
+            let context = format!("appending to {}", self.shared.files.describe(&self.shared.folder));
+            return Err(Error::external(context, "a write failed before: start the process again"));
+        }
+        let (_, length) = self.segment;
+        if length >= self.segment_bytes {
+            self.segment = (self.end, 0);
+            self.open = None;
+        }
+        let (first, length) = self.segment;
+        let path = path(&self.shared.folder, first);
+        let place = self.shared.files.describe(&path);
+        let file = match &mut self.open {
+            Some(file) => file,
+            closed => closed.insert(
+                self.shared.files.append(&path).map_err(|error| failed(self.shared.files.as_ref(), &path, error))?,
+            ),
+        };
+        let start = if length == 0 { write_start(&self.sequences)? } else { Vec::new() };
+        let mut written = length;
+        for bytes in std::iter::once(start.as_slice()).chain(appends.iter().copied()) {
+            if let Err(error) = file.append(bytes) {
+                cut_back(file.as_mut(), length, &place).inspect_err(|_| self.is_broken = true)?;
+                return Err(failed(self.shared.files.as_ref(), &path, error));
+            }
+            written += bytes.len() as u64;
+        }
+        sync(file.as_mut(), &place).inspect_err(|_| self.is_broken = true)?;
+        self.segment = (first, written);
+        Ok(())
+    }
+}
+
+fn is_fresh(sequences: &Sequences, by: &Producer) -> bool {
+    sequences.get(&by.id).is_none_or(|(newest, _)| by.sequence > *newest)
+}
