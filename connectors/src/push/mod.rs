@@ -1,8 +1,12 @@
-//! Connector `push`: rows that the program around the engine hands over as Arrow batches.
+//! Connector `push`: rows that programs hand over as Arrow batches.
 //!
 //! A [`PushSource`] is opened by the engine, its [`PushSender`] stays with the program. Between them is room for a few
 //! batches only, so that a sender waits when the queries on the stream are behind. The rows are one partition in the
-//! order of sending; they cannot be read again.
+//! order of sending; they cannot be read again. Where the stream has a log ([`LoggedPush`]) they can: rows are taken
+//! whether or not queries read them. [`read_body`] makes rows of text.
+
+mod body;
+mod logged;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +23,9 @@ use crate::format::conform::{ColumnarPiece, find_columns};
 use crate::format::rows::RowShape;
 use crate::format::timestamp_unit;
 use crate::options::Options;
+
+pub use body::{BodyFormat, read_body};
+pub use logged::LoggedPush;
 
 /// How many batches wait for the engine.
 const WAITING_BATCHES: usize = 2;
@@ -55,14 +62,25 @@ impl PushSource {
     /// # Errors
     /// Fails for options that are unknown or wrong.
     pub fn new(definition: &StreamDefinition) -> Result<(Self, PushSender)> {
-        let mut options = Options::new("push", &definition.options)?;
-        let shape = Arc::new(RowShape::new(definition, timestamp_unit(&mut options)?)?);
-        options.finish()?;
-        let name: Arc<str> = format!("stream {:?}", definition.name).into();
+        let shape = shape_of(definition)?;
+        let name = name_of(definition);
         let (pushed, received) = mpsc::channel(WAITING_BATCHES);
         let sender = PushSender { shape: Arc::clone(&shape), name: Arc::clone(&name), pushed };
         Ok((Self { shape, name, received: Mutex::new(Some(received)) }, sender))
     }
+}
+
+/// What the rows of a pushed stream look like.
+fn shape_of(definition: &StreamDefinition) -> Result<Arc<RowShape>> {
+    let mut options = Options::new("push", &definition.options)?;
+    let shape = Arc::new(RowShape::new(definition, timestamp_unit(&mut options)?)?);
+    options.finish()?;
+    Ok(shape)
+}
+
+/// What messages call it.
+fn name_of(definition: &StreamDefinition) -> Arc<str> {
+    format!("stream {:?}", definition.name).into()
 }
 
 impl PushSender {
