@@ -124,7 +124,7 @@ impl Subject {
              CREATE SINK nowhere WITH (connector = 'blackhole');
              INSERT INTO nowhere SELECT {key}, SUM(Price*Turnover) FROM TRANSACTION [{window}] GROUP BY {key}"
         );
-        let script = Script { origin: "benchmark".to_owned(), text };
+        let script = Script::new("benchmark", &text);
         session.run(&script).await.map_err(|error| anyhow::anyhow!(error.render()))?;
         session.outcomes().last().context("the query did not run")
     }

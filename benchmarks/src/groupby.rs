@@ -75,10 +75,7 @@ async fn measure(folder: &Path, range: &str, slide: &str) -> anyhow::Result<(u64
          GROUP BY szcode",
         folder.display()
     );
-    session
-        .run(&Script { origin: "benchmark".to_owned(), text })
-        .await
-        .map_err(|error| anyhow::anyhow!(error.render()))?;
+    session.run(&Script::new("benchmark", &text)).await.map_err(|error| anyhow::anyhow!(error.render()))?;
     let outcome = session.outcomes().last().context("the query did not run")?;
     let rows = outcome.summaries.iter().map(|summary| summary.progress.rows_read).sum();
     Ok((rows, outcome.elapsed))

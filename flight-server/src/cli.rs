@@ -1,10 +1,12 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use millstream_engine::durable::StatePlace;
+use serde::{Deserialize, Serialize};
 
 /// Streaming SQL over micro-batches, with exact answers.
 #[derive(Debug, Parser)]
@@ -36,6 +38,19 @@ pub enum Command {
         after_help = "Ends when all inputs have ended, or on Ctrl-C after the epoch in hand.\nExit codes: 0 done, 1 query error, 2 usage, 130 interrupted.\n\nExamples:\n  millstream run schema.sql groupby.sql -p n='5 minutes' -p s='1 minute'\n  millstream run schema.sql -e 'SELECT * FROM trades' --format csv > trades.csv\n  millstream run schema.sql groupby.sql -p n=60 -p s=10 --output windows.csv --format csv"
     )]
     Run(RunArgs),
+    /// Type SQL, or pipe it in: a shell with an engine in it, or for a server.
+    #[command(
+        after_help = "Statements end with a semicolon; \\? lists the commands of the shell. INSERT and materialized views run on behind the prompt.\nExit codes: 0 done, 1 an error where nobody types, 2 usage, 130 interrupted.\n\nExamples:\n  millstream sql\n  millstream sql --connect grpc://127.0.0.1:50051\n  millstream sql -e \"SELECT 1 + 1\"\n  echo 'SHOW STREAMS;' | millstream sql\n  millstream sql queries/stock/schema.sql -e 'SHOW STREAMS' --format csv"
+    )]
+    Sql(SqlArgs),
+    /// Serve queries to Arrow Flight SQL clients, and take rows from them.
+    #[command(
+        after_help = "Everything is kept in the data directory and goes on after a restart. Every option can stand in the file of --config.\n\nExamples:\n  millstream serve\n  millstream serve --listen 127.0.0.1:0 --data-dir /var/lib/millstream\n  millstream serve --config millstream.toml --print-config\n  curl --data-binary @trades.csv -H 'content-type: text/csv' http://127.0.0.1:50051/v1/streams/trades"
+    )]
+    Serve(ServeArgs),
+    /// Hash a password or token from stdin for the configuration of a server.
+    #[command(after_help = "Example:\n  millstream hash < password.txt")]
+    Hash,
     /// Show the plans of the queries in SQL files, and what state they hold, without running them.
     #[command(after_help = "Example:\n  millstream explain schema.sql groupby.sql -p n='5 minutes' -p s='1 minute'")]
     Explain(SourceArgs),
@@ -69,6 +84,68 @@ pub struct SourceArgs {
     /// A duration for a window that names it: -p n='5 minutes'.
     #[arg(short = 'p', long = "parameter", value_name = "NAME=VALUE", value_parser = parse_parameter)]
     pub parameters: Vec<(String, String)>,
+}
+
+impl SourceArgs {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.texts.is_empty()
+    }
+}
+
+/// What `sql` takes.
+#[derive(Debug, Clone, Args)]
+pub struct SqlArgs {
+    /// The SQL; what is typed unless there is some.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// How rows are written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Ask a server in place of an engine in this process: grpc://USER:PASSWORD@HOST:PORT, grpc+tls://HOST:PORT.
+    #[arg(long, value_name = "URL", env = "MILLSTREAM_CONNECT")]
+    pub connect: Option<String>,
+    /// The token to show to the server.
+    #[arg(long, value_name = "TOKEN", env = "MILLSTREAM_TOKEN", hide_env_values = true, requires = "connect")]
+    pub token: Option<String>,
+    /// Who has signed the server's certificate, as PEM.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_TLS_CA", requires = "connect")]
+    pub tls_ca: Option<PathBuf>,
+}
+
+/// What `serve` takes; each option is above the environment, which is above the file.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where clients connect [default: 127.0.0.1:50051]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", env = "MILLSTREAM_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// The folder with all that is kept [default: millstream-data].
+    #[arg(long, value_name = "DIR", env = "MILLSTREAM_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// What an acknowledged write survives [default: power_loss].
+    #[arg(long, value_enum, env = "MILLSTREAM_DURABILITY")]
+    pub durability: Option<Durability>,
+    /// A TOML file with these options, and with users.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The server's certificate, as PEM.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate, as PEM.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Clients need a certificate that this one has signed, as PEM.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_TLS_CLIENT_CA", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Wait while another server has the data directory, and take over when it is gone.
+    #[arg(long)]
+    pub standby: bool,
+    /// Listen on other than loopback without TLS and users.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Print how the server would be set up, as a file of --config, and end.
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 /// What `test` takes.
@@ -166,8 +243,9 @@ pub enum StateCommand {
 }
 
 /// What an acknowledged write survives.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[value(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// The power going off: every write is synced.
     #[default]

@@ -36,7 +36,7 @@ pub async fn run(args: &DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()>
     output.text(&introduction(&address.to_string(), args))?;
     let (end_sender, end) = watch::channel(false);
     let mut session = Session::new(output.clone(), screen, end, Mode::Run);
-    let script = Script { origin: "demo".to_owned(), text: script(&address.to_string()) };
+    let script = Script::new("demo", &script(&address.to_string()));
     let seconds = Duration::from_secs(args.seconds);
     let timer = async {
         tokio::select! {

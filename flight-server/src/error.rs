@@ -32,6 +32,9 @@ pub enum Error {
         /// How many there were.
         all: usize,
     },
+    /// A server has refused something, in its own words.
+    #[error("{0}")]
+    Server(String),
     /// Something the binary itself did failed.
     #[error("{context}")]
     Io {
@@ -48,6 +51,8 @@ impl Error {
     pub fn render(&self) -> String {
         match self {
             Self::Sql { error, text, origin } => format!("{origin}: {}", error.render(text)),
+            // It has said what kind of error it is.
+            Self::Server(said) if said.contains("error: ") => said.clone(),
             other => {
                 let mut shown = format!("error: {other}");
                 let mut cause = std::error::Error::source(other);

@@ -17,7 +17,9 @@ pub mod output;
 pub mod queries;
 mod running;
 pub mod screen;
+pub mod serve;
 pub mod session;
+pub mod shell;
 pub mod state;
 pub mod test;
 

@@ -9,8 +9,9 @@ use millstream::history::History;
 use millstream::output::Output;
 use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
+use millstream::shell::{self, Ended};
 use millstream::state::State;
-use millstream::{Error, Result, demo, generate, state, test};
+use millstream::{Error, Result, demo, generate, serve, state, test};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +26,16 @@ fn main() -> ExitCode {
         Err(source) => return fail(&Error::Io { context: "cannot start threads".to_owned(), source }),
     };
     let (stop_sender, stop) = watch::channel(false);
+    if let Command::Sql(args) = &cli.command {
+        // Ctrl-C stops what the shell does, and not the shell.
+        let ended = runtime.block_on(shell::run(args));
+        runtime.shutdown_background();
+        return match ended {
+            Ok(Ended::Interrupted) => ExitCode::from(INTERRUPTED),
+            Err(error) if !error.is_output_closed() => fail(&error),
+            _ => ExitCode::SUCCESS,
+        };
+    }
     runtime.spawn(async move {
         // Without a handler either signal ends the process at once, which is what remains then.
         if asked_to_stop().await.is_ok() {
@@ -95,6 +106,10 @@ fn crates_at(level: &str) -> String {
 async fn run(command: Command, stop: watch::Receiver<bool>) -> Result<()> {
     match command {
         Command::Demo(args) => demo::run(&args, stop).await,
+        // It was run before signals were taken.
+        Command::Sql(args) => shell::run(&args).await.map(drop),
+        Command::Serve(args) => serve::run(&args, stop).await,
+        Command::Hash => serve::hash(),
         Command::Run(args) => run_scripts(&args, Mode::Run, stop).await,
         Command::Explain(source) => run_scripts(&explain_args(source), Mode::Explain, stop).await,
         Command::Test(args) => test::run(&args, stop).await,

@@ -51,6 +51,11 @@ impl Output {
         Ok(Self { format, screen, file })
     }
 
+    /// Rows to stdout.
+    pub const fn to_stdout(format: Format, screen: Screen) -> Self {
+        Self { format, screen, file: None }
+    }
+
     /// Whether rows go to a person.
     pub fn is_terminal(&self) -> bool {
         self.file.is_none() && std::io::stdout().is_terminal()

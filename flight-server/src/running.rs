@@ -23,9 +23,11 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct QueryStatus {
     pub(crate) name: String,
-    /// `running`, `paused` or `ended`.
+    /// `running`, `paused`, `ended`, `failed`, or `restarting` after a failure that may pass.
     pub(crate) state: &'static str,
     pub(crate) progress: QueryProgress,
+    /// Why it does not run.
+    pub(crate) error: Option<String>,
 }
 
 /// One row per query.
@@ -52,6 +54,7 @@ pub(crate) fn queries_table(queries: &[QueryStatus]) -> Result<RecordBatch> {
         ("rows_late", figure(|progress| progress.rows_late)),
         ("watermark", text(&|query| shown(query.progress.watermark))),
         ("state_bytes", figure(|progress| progress.state_bytes)),
+        ("error", text(&|query| query.error.clone())),
     ])
 }
 

@@ -39,9 +39,21 @@ pub struct Script {
     pub origin: String,
     /// The statements.
     pub text: String,
+    /// The settings that they are carried out under, besides those that hold for all.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Script {
+    /// A text from a place.
+    pub fn new(origin: &str, text: &str) -> Self {
+        Self { origin: origin.to_owned(), text: text.to_owned(), settings: BTreeMap::new() }
+    }
+
+    /// A text that somebody has typed.
+    pub fn typed(text: &str) -> Self {
+        Self::new("SQL", text)
+    }
+
     /// The scripts that a command line names, files first.
     ///
     /// # Errors
@@ -52,14 +64,14 @@ impl Script {
             return Err(Error::Usage(message.to_owned()));
         }
         let files = source.files.iter().map(|path| Self::read(path));
-        let texts = source.texts.iter().map(|text| Ok(Self { origin: "-e".to_owned(), text: text.clone() }));
+        let texts = source.texts.iter().map(|text| Ok(Self::new("-e", text)));
         files.chain(texts).collect()
     }
 
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| Error::Io { context: format!("cannot read {}", path.display()), source })?;
-        Ok(Self { origin: path.display().to_string(), text })
+        Ok(Self::new(&path.display().to_string(), &text))
     }
 }
 
@@ -309,6 +321,7 @@ impl Session {
             name: name.clone(),
             state: if summary.was_stopped { "stopped" } else { "ended" },
             progress: summary.progress.clone(),
+            error: None,
         };
         queries.map(status).collect()
     }

@@ -68,7 +68,7 @@ async fn rows(settings: &str, select: &str) -> Vec<String> {
          WITH (connector = 'files', path = '{}');",
         input.display()
     );
-    let script = Script { origin: "test".to_owned(), text: [settings, &stream, select].concat() };
+    let script = Script::new("test", &[settings, &stream, select].concat());
     session.run(&script).await.unwrap();
     drop(session);
     let text = std::fs::read_to_string(output).unwrap();

@@ -71,12 +71,16 @@
 //! - A stopped query finishes the epoch in hand and closes no window; [`PushStream::close`] closes all of them.
 //! - Nothing outlives the process; state directories are for `millstream run`.
 
+mod answer;
 mod builder;
 mod engine;
+mod home;
 mod live;
 mod query;
+mod running;
 mod stream;
 
+pub(crate) use answer::Answer;
 pub use builder::StreamSpec;
 pub use engine::Engine;
 pub use millstream_engine::Summary;

@@ -46,6 +46,11 @@ impl RunningQuery {
         self.progress.clone()
     }
 
+    /// Whether it has ended, by itself or by a failure.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_terminated() || !self.ended.is_empty()
+    }
+
     /// Waits until its streams are at their ends.
     ///
     /// # Errors
@@ -104,6 +109,11 @@ impl Rows {
     /// What the query has done so far.
     pub fn progress(&self) -> QueryProgress {
         self.query.progress()
+    }
+
+    /// What the query has done, as it does it; changes after every epoch.
+    pub fn watch(&self) -> watch::Receiver<QueryProgress> {
+        self.query.watch()
     }
 
     /// Waits for the next batch; none once the query has ended. Rows of one window or micro-batch come together,

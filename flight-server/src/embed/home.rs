@@ -1,0 +1,416 @@
+//! What an engine with a folder keeps there: declarations, queries that run on, the rows of pushed streams.
+//!
+//! ```text
+//! DIR/catalog/   what is declared and what runs, as JSON; each change is a new file
+//! DIR/state/     the state directory of the queries, with the rows of materialized views
+//! DIR/streams/   the logs of pushed streams
+//! ```
+//!
+//! Statements are kept as they were typed and carried out again when the engine is opened; the queries among them go on
+//! from their own checkpoints.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use millstream_connectors::is_pushed;
+use millstream_connectors::push::LoggedPush;
+use millstream_engine::Error as EngineError;
+use millstream_engine::durable::{Durability, Files, LocalFiles, RowLog, StatePlace};
+use millstream_engine::ingest::Ingest;
+use millstream_engine::plan::{StreamDefinition, StreamDurability};
+use millstream_engine::side::SideTables;
+use millstream_engine::time::SystemClock;
+use millstream_sql::{ParsedStatement, Relation, RelationKind, Statement};
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Declared, Engine};
+use crate::cli::{self, StateArgs};
+use crate::declarations::{declare, prepare};
+use crate::error::{Error, Result};
+use crate::session::Script;
+use crate::state::State;
+
+/// The version of the catalog's form.
+const VERSION: u32 = 1;
+const CATALOG: &str = "catalog";
+/// The kind of a statement that is a query into a sink.
+const QUERY: &str = "query";
+
+/// A statement that holds until it is taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptStatement {
+    /// What it declares: `stream`, `view`, …, or `query`.
+    kind: String,
+    /// The name of that.
+    name: String,
+    /// The statement as typed.
+    text: String,
+    /// The settings that it was typed under.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    settings: BTreeMap<String, String>,
+    /// The query that it runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) query: String,
+    /// The sink of that query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) sink: Option<String>,
+    /// The folder of the rows of a pushed stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+}
+
+/// The statements in the order in which they were made.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Catalog {
+    version: u32,
+    statements: Vec<KeptStatement>,
+}
+
+/// The folder of an engine, which this process owns.
+#[derive(Debug)]
+pub(super) struct Home {
+    folder: PathBuf,
+    files: Arc<dyn Files>,
+    state: State,
+    /// The catalog, and the number of its file.
+    catalog: Mutex<(Catalog, u64)>,
+    streams: Mutex<BTreeMap<String, LoggedPush>>,
+}
+
+impl KeptStatement {
+    fn of(kind: &str, name: &str, parsed: &ParsedStatement, script: &Script) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            text: parsed.text.clone(),
+            settings: script.settings.clone(),
+            query: String::new(),
+            sink: None,
+            log: None,
+        }
+    }
+
+    /// The query of that name, which a statement runs.
+    pub(super) fn query(compiled: &Statement, query: String, parsed: &ParsedStatement, script: &Script) -> Self {
+        match compiled {
+            Statement::CreateMaterializedView { definition, .. } => {
+                let kind = RelationKind::MaterializedView.noun();
+                Self { query, ..Self::of(kind, &definition.name, parsed, script) }
+            }
+            Statement::Insert { sink, .. } => {
+                let sink = Some(sink.name.clone());
+                Self { sink, ..Self::of(QUERY, &query, parsed, script) }.named(query)
+            }
+            _ => Self::of(QUERY, &query, parsed, script).named(query),
+        }
+    }
+
+    fn named(self, query: String) -> Self {
+        Self { query, ..self }
+    }
+
+    fn is(&self, kind: &str, name: &str) -> bool {
+        self.kind == kind && self.name == name
+    }
+}
+
+impl Home {
+    /// Opens the folder, or makes it.
+    ///
+    /// # Errors
+    /// Fails if another process has it, and if what is in it cannot be read.
+    fn open(folder: &Path, args: &StateArgs) -> Result<Self> {
+        let place = StatePlace::Folder(folder.join("state"));
+        // It locks the folder for this process.
+        let state = State::open(&place, args)?;
+        let durability = match args.durability {
+            cli::Durability::PowerLoss => Durability::PowerLoss,
+            cli::Durability::ProcessCrash => Durability::ProcessCrash,
+        };
+        let failed = |source| Error::Io { context: format!("cannot use {}", folder.display()), source };
+        let files: Arc<dyn Files> = Arc::new(LocalFiles::open(folder, durability).map_err(failed)?);
+        files.create_folder(CATALOG).map_err(failed)?;
+        let catalog = Mutex::new(read_catalog(files.as_ref())?);
+        Ok(Self { folder: folder.to_owned(), files, state, catalog, streams: Mutex::default() })
+    }
+
+    pub(super) const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where the rows of the materialized view of that query are.
+    pub(super) fn view_file(&self, query: &str) -> Result<PathBuf> {
+        self.state.view_file(query)
+    }
+
+    fn catalog(&self) -> MutexGuard<'_, (Catalog, u64)> {
+        // It is changed only after the file is.
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, BTreeMap<String, LoggedPush>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a query of that name is kept.
+    pub(super) fn has_query(&self, name: &str) -> bool {
+        self.catalog().0.statements.iter().any(|kept| kept.query == name)
+    }
+
+    /// Keeps a statement, in place of the one that declared the same.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing has changed then.
+    pub(super) fn add(&self, statement: &KeptStatement) -> Result<()> {
+        self.change(|statements| {
+            match statements.iter_mut().find(|kept| kept.is(&statement.kind, &statement.name)) {
+                Some(kept) => *kept = statement.clone(),
+                None => statements.push(statement.clone()),
+            };
+        })
+    }
+
+    /// Keeps a statement no longer.
+    ///
+    /// # Errors
+    /// As the disk fails; nothing has changed then.
+    pub(super) fn remove(&self, kind: &str, name: &str) -> Result<()> {
+        self.change(|statements| statements.retain(|kept| !kept.is(kind, name)))
+    }
+
+    /// Takes back that a query is kept.
+    pub(super) fn forget(&self, kept: &KeptStatement) -> Result<()> {
+        self.remove(&kept.kind, &kept.name)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<KeptStatement>)) -> Result<()> {
+        let mut catalog = self.catalog();
+        let (Catalog { statements, .. }, number) = &*catalog;
+        let mut statements = statements.clone();
+        change(&mut statements);
+        let (next, number) = (Catalog { version: VERSION, statements }, *number);
+        let json = serde_json::to_vec_pretty(&next)
+            .map_err(|error| EngineError::internal(format!("a catalog is no JSON: {error}")))?;
+        let path = catalog_file(number + 1);
+        let failed = |source| Error::Io { context: format!("cannot write {}", self.files.describe(&path)), source };
+        if !self.files.create(&path, &json).map_err(failed)? {
+            let message = format!("{} is there already: another process uses the folder", self.files.describe(&path));
+            return Err(EngineError::state(message, "stop one of the two").into());
+        }
+        // What remains of it after a crash is older than the new one.
+        self.files.remove(&catalog_file(number)).map_err(failed)?;
+        *catalog = (next, number + 1);
+        Ok(())
+    }
+
+    /// Keeps a declaration that is about to be carried out, or keeps what it drops no longer.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub(super) fn note(&self, compiled: &Statement, parsed: &ParsedStatement, script: &Script) -> Result<()> {
+        let (kind, name) = match compiled {
+            Statement::CreateStream { definition, .. } => return self.note_stream(definition, parsed, script),
+            Statement::CreateTable { definition, .. } => (RelationKind::Table, &definition.name),
+            Statement::CreateView { definition, .. } => (RelationKind::View, &definition.name),
+            Statement::CreateSink { definition, .. } => (RelationKind::Sink, &definition.name),
+            Statement::CreateFunction { definition, .. } => (definition.kind(), &definition.name),
+            Statement::Drop { kind, name } => return self.drop_named(*kind, name),
+            _ => return Ok(()),
+        };
+        self.add(&KeptStatement::of(kind.noun(), name, parsed, script))
+    }
+
+    fn note_stream(&self, definition: &StreamDefinition, parsed: &ParsedStatement, script: &Script) -> Result<()> {
+        let kind = RelationKind::Stream.noun();
+        let mut kept = KeptStatement::of(kind, &definition.name, parsed, script);
+        if is_pushed(definition) {
+            let log = format!("streams/{}", uuid::Uuid::new_v4());
+            self.open_log(definition, &log)?;
+            kept.log = Some(log);
+        }
+        let before = self.log_of(&definition.name);
+        self.add(&kept)?;
+        self.erase(before)
+    }
+
+    fn log_of(&self, stream: &str) -> Option<String> {
+        let catalog = self.catalog();
+        let kept = catalog.0.statements.iter().find(|kept| kept.is(RelationKind::Stream.noun(), stream));
+        kept.and_then(|kept| kept.log.clone())
+    }
+
+    fn drop_named(&self, kind: RelationKind, name: &str) -> Result<()> {
+        let log = if kind == RelationKind::Stream { self.log_of(name) } else { None };
+        self.remove(kind.noun(), name)?;
+        if log.is_some() {
+            self.streams().remove(name);
+        }
+        self.erase(log)
+    }
+
+    fn erase(&self, log: Option<String>) -> Result<()> {
+        let Some(log) = log else { return Ok(()) };
+        RowLog::erase(self.files.as_ref(), &log)?;
+        // The folder is empty, and nothing is lost if it stays.
+        let _ = std::fs::remove_dir(self.folder.join(log));
+        Ok(())
+    }
+
+    fn open_log(&self, definition: &StreamDefinition, folder: &str) -> Result<()> {
+        let durability = match definition.durability {
+            None => None,
+            Some(StreamDurability::PowerLoss) => Some(Durability::PowerLoss),
+            Some(StreamDurability::ProcessCrash) => Some(Durability::ProcessCrash),
+            Some(StreamDurability::None) => {
+                let message =
+                    format!("stream \"{}\" has durability = 'none', and pushed rows are kept", definition.name);
+                let hint = "leave durability out, or say 'process_crash' for rows that a power cut may take";
+                return Err(EngineError::query(message, hint).into());
+            }
+        };
+        let files = durability.and_then(|durability| self.files.surviving(durability));
+        let files = files.unwrap_or_else(|| Arc::clone(&self.files));
+        let pushed = LoggedPush::new(definition, RowLog::open(&files, folder)?)?;
+        self.streams().insert(definition.name.clone(), pushed);
+        Ok(())
+    }
+
+    fn pushed(&self, stream: &str) -> Option<LoggedPush> {
+        self.streams().get(stream).cloned()
+    }
+
+    /// Makes the ingestion of a pushed stream; nothing is read yet.
+    pub(super) fn open_pushed(
+        &self,
+        stream: &Arc<StreamDefinition>,
+        side: SideTables,
+    ) -> millstream_engine::Result<Ingest> {
+        let pushed = self.pushed(&stream.name);
+        let pushed = pushed.ok_or_else(|| EngineError::internal(format!("stream {} has no log", stream.name)))?;
+        Ok(Ingest::new(Arc::clone(stream), Arc::new(pushed), Arc::new(SystemClock), side))
+    }
+
+    /// Forgets all that is kept of the query of a materialized view that is dropped.
+    pub(super) fn forget_view(&self, query: &str) -> Result<()> {
+        self.state.directory.forget_query(query)?;
+        let path = self.view_file(query)?;
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::Io { context: format!("cannot remove {}", path.display()), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn catalog_file(number: u64) -> String {
+    format!("{CATALOG}/{number:020}.json")
+}
+
+/// The newest catalog, and its number.
+fn read_catalog(files: &dyn Files) -> Result<(Catalog, u64)> {
+    let failed = |source| Error::Io { context: format!("cannot read {}", files.describe(CATALOG)), source };
+    let names = files.list(CATALOG).map_err(failed)?;
+    let Some(number) = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<u64>().ok()).max() else {
+        return Ok((Catalog { version: VERSION, statements: Vec::new() }, 0));
+    };
+    let path = catalog_file(number);
+    let place = files.describe(&path);
+    let damaged = |reason: &dyn std::fmt::Display| {
+        Error::Engine(EngineError::state(format!("{place}: {reason}"), "restore the data directory from a copy"))
+    };
+    let catalog: Catalog =
+        serde_json::from_slice(&files.read(&path).map_err(failed)?).map_err(|error| damaged(&error))?;
+    if catalog.version != VERSION {
+        let version = catalog.version;
+        return Err(damaged(&format!("version {version}, and this program knows version {VERSION}")));
+    }
+    Ok((catalog, number))
+}
+
+impl Engine {
+    /// Opens an engine that keeps in `folder` what is declared and what runs, and goes on where an earlier process left
+    /// it.
+    ///
+    /// # Errors
+    /// Fails if another process has the folder, and if what is in it cannot be read. What of it cannot be carried out
+    /// any more is logged and stays.
+    pub(crate) async fn open(folder: &Path, args: &StateArgs) -> Result<Self> {
+        let engine = Self::within(Some(Home::open(folder, args)?));
+        if let Some(home) = &engine.shared.home {
+            engine.declared().language.read_states(home.state.states());
+            let statements = home.catalog().0.statements.clone();
+            let (queries, declarations): (Vec<_>, Vec<_>) =
+                statements.into_iter().partition(|kept| !kept.query.is_empty());
+            engine.declare_again(home, declarations).await;
+            for kept in queries {
+                engine.start_kept(Arc::new(kept)).await;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Carries declarations out; one may need another that was replaced after it.
+    async fn declare_again(&self, home: &Home, mut waiting: Vec<KeptStatement>) {
+        loop {
+            let (count, mut failed) = (waiting.len(), Vec::new());
+            for kept in waiting {
+                if let Err(error) = self.declare_kept(home, &kept).await {
+                    failed.push((kept, error));
+                }
+            }
+            if failed.is_empty() {
+                return;
+            }
+            if failed.len() == count {
+                for (kept, error) in failed {
+                    tracing::error!("the {} \"{}\" is not there: {}", kept.kind, kept.name, error.render());
+                }
+                return;
+            }
+            waiting = failed.into_iter().map(|(kept, _)| kept).collect();
+        }
+    }
+
+    async fn declare_kept(&self, home: &Home, kept: &KeptStatement) -> Result<()> {
+        let (parsed, script) = self.parsed(kept)?;
+        let compiled = self.compile(&parsed, &script)?;
+        let prepared = prepare(&compiled).await?;
+        if let (Statement::CreateStream { definition, .. }, Some(log)) = (&compiled, &kept.log) {
+            home.open_log(definition, log)?;
+        }
+        let mut declared = self.declared();
+        let Declared { language, sides, memory, .. } = &mut *declared;
+        declare(language, sides, memory, compiled, prepared).map(drop)
+    }
+
+    /// A kept statement as it was typed.
+    pub(super) fn parsed(&self, kept: &KeptStatement) -> Result<(ParsedStatement, Script)> {
+        let settings = kept.settings.clone();
+        let script = Script { settings, ..Script::new(&format!("{} {}", kept.kind, kept.name), &kept.text) };
+        let parsed = self.statements(&script)?.pop();
+        let parsed = parsed.ok_or_else(|| EngineError::internal(format!("{} has no statement", script.origin)))?;
+        Ok((parsed, script))
+    }
+
+    /// The stream of that name, declared with `connector = 'push'`, whose rows this engine keeps.
+    ///
+    /// # Errors
+    /// Fails if there is none.
+    pub(crate) fn pushed(&self, name: &str) -> Result<(Arc<StreamDefinition>, LoggedPush)> {
+        let declared = self.declared();
+        let catalog = declared.language.catalog();
+        let folded = name.to_lowercase();
+        let name = if catalog.relation(name).is_some() { name } else { &folded };
+        let relation = catalog.expect_relation(name).map_err(|error| Error::Engine(error.into()))?;
+        let pushed = self.shared.home.as_ref().and_then(|home| home.pushed(name));
+        match (relation, pushed) {
+            (Relation::Stream(stream), Some(pushed)) => Ok((Arc::clone(stream), pushed)),
+            (other, _) => {
+                let message = format!("the {} \"{name}\" takes no rows from clients", other.kind().noun());
+                Err(EngineError::query(message, "declare a stream WITH (connector = 'push')").into())
+            }
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Queries that run: how they are started, watched and stopped, and begun again after failures that may pass.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::common::runtime::SpawnedTask;
+use millstream_connectors::{ViewSink, is_pushed};
+use millstream_engine::Error as EngineError;
+use millstream_engine::durable::resume_streams;
+use millstream_engine::ingest::Ingest;
+use millstream_engine::plan::{Location, StreamDefinition};
+use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
+use millstream_engine::side::SideTables;
+use millstream_engine::sink::Sink;
+use millstream_sql::statement::Control;
+use millstream_sql::{ParsedStatement, Statement};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::engine::Engine;
+use super::home::KeptStatement;
+use super::live::Lease;
+use super::query::RunningQuery;
+use crate::declarations::StreamSides;
+use crate::error::{Error, Result};
+use crate::queries::open_stream;
+use crate::running::QueryStatus;
+use crate::session::{Script, placed, refusal};
+
+/// How long to wait before a query is begun again: at first, and at the most, as it fails again and again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A query that ran for so long has got over what it failed of before.
+const WELL_AFTER: Duration = Duration::from_secs(300);
+
+/// The queries that run or will be begun again.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    pub(super) queries: BTreeMap<u64, Live>,
+    started: u64,
+    pub(super) tasks: JoinSet<()>,
+}
+
+/// A query that runs, or one that is kept and does not run for now.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) name: String,
+    pub(super) stop: watch::Sender<bool>,
+    pause: watch::Sender<bool>,
+    pub(super) progress: watch::Receiver<QueryProgress>,
+    pub(super) ingests: Vec<Arc<Ingest>>,
+    kept: Option<Arc<KeptStatement>>,
+    trouble: Option<Trouble>,
+}
+
+/// Why a kept query does not run.
+#[derive(Debug)]
+struct Trouble {
+    error: String,
+    /// Whether it will be begun again.
+    may_pass: bool,
+}
+
+/// A query that is planned, where its rows go, and what stops it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) query: PlannedQuery,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) stop: watch::Sender<bool>,
+    /// What it is begun again from, where the engine keeps it.
+    pub(super) kept: Option<Arc<KeptStatement>>,
+}
+
+/// What a query keeps from ending while it runs.
+#[derive(Default)]
+struct Held {
+    _leases: Vec<Lease>,
+    _reading: Vec<Arc<SpawnedTask<()>>>,
+}
+
+/// A query that has its place in the logs of its streams.
+struct Begun {
+    name: String,
+    query: Query,
+    sink: Box<dyn Sink>,
+    stop: watch::Sender<bool>,
+    held: Held,
+    kept: Option<Arc<KeptStatement>>,
+}
+
+impl Engine {
+    /// The query that a statement has run on by itself; the statement, if it is another.
+    pub(super) async fn job(
+        &self,
+        compiled: Statement,
+        parsed: &ParsedStatement,
+        script: &Script,
+    ) -> Result<ControlFlow<Job, Statement>> {
+        let (destination, is_streaming) = match &compiled {
+            Statement::Insert { sink, query } => (sink.name.clone(), query.is_streaming),
+            Statement::CreateMaterializedView { definition, .. } => (definition.name.clone(), true),
+            _ => return Ok(ControlFlow::Continue(compiled)),
+        };
+        let name = self.free_name(&destination);
+        let kept = match &self.shared.home {
+            Some(_) if is_streaming => Some(Arc::new(KeptStatement::query(&compiled, name.clone(), parsed, script))),
+            _ => None,
+        };
+        let job = self.job_of(compiled, name, kept.clone(), parsed, script).await?;
+        if let (Some(home), Some(kept)) = (&self.shared.home, kept) {
+            home.add(&kept)?;
+        }
+        Ok(ControlFlow::Break(job))
+    }
+
+    /// The name for a query into a destination, that no other one has which is kept.
+    fn free_name(&self, destination: &str) -> String {
+        loop {
+            let name = self.name_of(Some(destination));
+            if self.shared.home.as_ref().is_none_or(|home| !home.has_query(&name)) {
+                return name;
+            }
+        }
+    }
+
+    /// The query of that name that a statement runs.
+    pub(super) async fn job_of(
+        &self,
+        compiled: Statement,
+        name: String,
+        kept: Option<Arc<KeptStatement>>,
+        parsed: &ParsedStatement,
+        script: &Script,
+    ) -> Result<Job> {
+        let (query, sink) = match compiled {
+            Statement::Insert { sink, query } => {
+                let planned = self.plan(&query, name, parsed, script).await?;
+                let sink = millstream_connectors::open_sink(&sink.name, &sink.options, planned.schema())
+                    .map_err(|error| placed(error, parsed, script))?;
+                (planned, sink)
+            }
+            Statement::CreateMaterializedView { definition, query, retain } => {
+                let planned = self.plan(&query, name, parsed, script).await?;
+                let home = self.shared.home.as_ref();
+                let file = home.map(|home| home.view_file(planned.name())).transpose()?;
+                let sink = ViewSink::open(&definition.name, planned.results(), planned.schema(), retain, file)
+                    .map_err(|error| placed(error, parsed, script))?;
+                let mut declared = self.declared();
+                declared.views.insert(definition.name.clone(), planned.name().to_owned());
+                declared.language.register_materialized_view(definition, sink.rows());
+                (planned, Box::new(sink) as Box<dyn Sink>)
+            }
+            _ => return Err(EngineError::internal("a statement without a query was to run").into()),
+        };
+        Ok(Job { query, sink, stop: watch::channel(false).0, kept })
+    }
+
+    pub(super) fn start_one(&self, job: Job) -> Result<RunningQuery> {
+        let started = self.start(vec![job])?.pop();
+        Ok(started.ok_or_else(|| EngineError::internal("a query was not started"))?)
+    }
+
+    /// Starts queries that share the reading of their streams; those that are kept read on their own.
+    pub(super) fn start(&self, jobs: Vec<Job>) -> Result<Vec<RunningQuery>> {
+        let sides = self.declared().sides.clone();
+        let mut opened: BTreeMap<String, Arc<Ingest>> = BTreeMap::new();
+        let mut begun = Vec::new();
+        for job in jobs {
+            if job.kept.is_some() {
+                begun.push(self.begin_kept(job, &sides)?);
+                continue;
+            }
+            for stream in job.query.streams().iter().filter(|stream| !self.is_live(stream)) {
+                if !opened.contains_key(&stream.name) {
+                    opened.insert(stream.name.clone(), Arc::new(self.open_stream(stream, &sides)?));
+                }
+            }
+            begun.push(self.begin(job, &opened, &sides)?);
+        }
+        // Every query has its place in every log now.
+        let reading: Vec<_> = opened.into_values().map(read).collect();
+        let running = begun.into_iter().map(|mut begun| {
+            begun.held._reading.extend(reading.iter().cloned());
+            self.spawn(begun, 0)
+        });
+        Ok(running.collect())
+    }
+
+    /// Whether the rows of a stream go to the queries that run when they come, and nowhere else.
+    fn is_live(&self, stream: &StreamDefinition) -> bool {
+        is_pushed(stream) && self.shared.home.is_none()
+    }
+
+    fn open_stream(&self, stream: &Arc<StreamDefinition>, sides: &StreamSides) -> millstream_engine::Result<Ingest> {
+        match &self.shared.home {
+            Some(home) if is_pushed(stream) => home.open_pushed(stream, side_of(stream, sides)),
+            _ => open_stream(stream, sides),
+        }
+    }
+
+    /// Gives a query its place in the logs of its streams, those that were opened for it and those that are pushed.
+    fn begin(&self, job: Job, opened: &BTreeMap<String, Arc<Ingest>>, sides: &StreamSides) -> Result<Begun> {
+        let Job { query, sink, stop, kept } = job;
+        let name = query.name().to_owned();
+        let streams = query.streams().to_vec();
+        let pushed = streams.iter().filter(|stream| self.is_live(stream));
+        let pushed: Vec<_> = pushed.map(|stream| (Arc::clone(stream), side_of(stream, sides))).collect();
+        let joined = self.shared.streams.join(&pushed, |live| {
+            let live_one = |name: &str| live.iter().find(|ingest| ingest.definition().name == name);
+            let ingests = streams.iter().filter_map(|stream| opened.get(&stream.name).or(live_one(&stream.name)));
+            query.start(ingests.cloned().collect())
+        });
+        let (query, leases) = joined?;
+        Ok(Begun { name, query, sink, stop, held: Held { _leases: leases, ..Held::default() }, kept })
+    }
+
+    /// Gives a query the place in its streams where an earlier run left it.
+    fn begin_kept(&self, job: Job, sides: &StreamSides) -> Result<Begun> {
+        let home = self.shared.home.as_ref().ok_or_else(|| EngineError::internal("nothing keeps a query"))?;
+        let Job { query, sink, stop, kept } = job;
+        let name = query.name().to_owned();
+        let state = home.state();
+        let mut kept_query = [query.keep_in(&state.directory, state.policy, state.misfit)?];
+        let streams = resume_streams(&mut kept_query, &state.directory, |stream| self.open_stream(stream, sides))?;
+        let ingests = streams.into_iter().flatten().collect::<Vec<_>>();
+        let [query] = kept_query;
+        let query = query.start(ingests.clone())?;
+        let held = Held { _reading: ingests.into_iter().map(read).collect(), ..Held::default() };
+        Ok(Begun { name, query, sink, stop, held, kept })
+    }
+
+    /// Runs a query in a task of its own; `failures` is how often it has failed without running well between.
+    fn spawn(&self, begun: Begun, failures: u32) -> RunningQuery {
+        let Begun { name, query, mut sink, stop, held, kept } = begun;
+        let (progress, stopped) = (query.progress(), stop.subscribe());
+        let live = Live {
+            name: name.clone(),
+            stop: stop.clone(),
+            pause: query.pause(),
+            progress: progress.clone(),
+            ingests: query.ingests(),
+            kept: kept.clone(),
+            trouble: None,
+        };
+        let (ending, ended) = oneshot::channel();
+        let mut running = self.running();
+        running.started += 1;
+        let id = running.started;
+        running.queries.insert(id, live);
+        // What has ended leaves no trace here.
+        while running.tasks.try_join_next().is_some() {}
+        let (shared, task_name, begun_at) = (Arc::downgrade(&self.shared), name.clone(), Instant::now());
+        running.tasks.spawn(async move {
+            let summary = query.run(sink.as_mut(), stopped).await;
+            // The rows are at their end before the program is told how the query ended.
+            drop((sink, held));
+            let engine = shared.upgrade().map(|shared| Self { shared });
+            if let (Some(engine), Some(kept), Err(error)) = (&engine, &kept, &summary) {
+                let failures = if begun_at.elapsed() >= WELL_AFTER { 0 } else { failures };
+                engine.give_trouble(id, kept, error, failures);
+            } else if let Some(engine) = &engine {
+                engine.running().queries.remove(&id);
+            }
+            if let Err(Err(error)) = ending.send(summary)
+                && kept.is_none()
+            {
+                tracing::error!(query = %task_name, %error, "a query failed that nobody waits for");
+            }
+        });
+        drop(running);
+        RunningQuery { name, stop, progress, ended, _engine: self.clone() }
+    }
+
+    /// Notes that a kept query has failed, and begins it again after a pause where that can help.
+    fn give_trouble(&self, id: u64, kept: &Arc<KeptStatement>, error: &EngineError, failures: u32) {
+        let may_pass = may_pass(error);
+        let message = shown(error);
+        tracing::error!(query = kept.query, error = message, may_pass, "a query has failed");
+        let mut running = self.running();
+        let Some(live) = running.queries.get_mut(&id) else { return };
+        live.trouble = Some(Trouble { error: message, may_pass });
+        live.ingests.clear();
+        if !may_pass {
+            return;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
+        let mut stopped = live.stop.subscribe();
+        let (shared, kept) = (Arc::downgrade(&self.shared), Arc::clone(kept));
+        running.tasks.spawn(async move {
+            let is_stopped = tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => true,
+                () = tokio::time::sleep(pause) => false,
+            };
+            let Some(engine) = shared.upgrade().map(|shared| Self { shared }) else { return };
+            if is_stopped {
+                engine.running().queries.remove(&id);
+                return;
+            }
+            engine.begin_again(id, kept, failures + 1).await;
+        });
+    }
+
+    /// Begins a kept query again in place of the one that has failed.
+    async fn begin_again(&self, id: u64, kept: Arc<KeptStatement>, failures: u32) {
+        match self.revived(&kept).await {
+            Ok(begun) => {
+                self.running().queries.remove(&id);
+                drop(self.spawn(begun, failures));
+            }
+            Err(Error::Engine(error)) => self.give_trouble(id, &kept, &error, failures),
+            Err(other) => {
+                // What it names is no longer there, or is another thing.
+                let error = EngineError::query(other.to_string(), "stop the query, or declare what it reads again");
+                self.give_trouble(id, &kept, &error, failures);
+            }
+        }
+    }
+
+    /// Plans a kept query from its statement and finds its place.
+    async fn revived(&self, kept: &Arc<KeptStatement>) -> Result<Begun> {
+        let (parsed, script) = self.parsed(kept)?;
+        let compiled = self.compile(&parsed, &script)?;
+        let job = self.job_of(compiled, kept.query.clone(), Some(Arc::clone(kept)), &parsed, &script).await?;
+        let sides = self.declared().sides.clone();
+        self.begin_kept(job, &sides)
+    }
+
+    /// Starts a query that an earlier process has left, or notes why that fails.
+    pub(super) async fn start_kept(&self, kept: Arc<KeptStatement>) {
+        let id = {
+            let mut running = self.running();
+            running.started += 1;
+            let id = running.started;
+            let live = Live {
+                name: kept.query.clone(),
+                stop: watch::channel(false).0,
+                pause: watch::channel(false).0,
+                progress: watch::channel(QueryProgress::default()).1,
+                ingests: Vec::new(),
+                kept: Some(Arc::clone(&kept)),
+                trouble: None,
+            };
+            running.queries.insert(id, live);
+            id
+        };
+        self.begin_again(id, kept, 0).await;
+    }
+
+    /// The queries that run, in the order in which they were started.
+    pub(super) fn query_statuses(&self) -> Vec<QueryStatus> {
+        let running = self.running();
+        let status = |query: &Live| QueryStatus {
+            name: query.name.clone(),
+            state: match &query.trouble {
+                Some(Trouble { may_pass: true, .. }) => "restarting",
+                Some(_) => "failed",
+                None if *query.pause.borrow() => "paused",
+                None => "running",
+            },
+            progress: query.progress.borrow().clone(),
+            error: query.trouble.as_ref().map(|trouble| trouble.error.clone()),
+        };
+        running.queries.values().map(status).collect()
+    }
+
+    /// The streams that are being read, each once.
+    pub(super) fn ingests(&self) -> Vec<Arc<Ingest>> {
+        let running = self.running();
+        let mut found: Vec<Arc<Ingest>> = Vec::new();
+        for ingest in running.queries.values().flat_map(|query| &query.ingests) {
+            if !found.iter().any(|known| Arc::ptr_eq(known, ingest)) {
+                found.push(Arc::clone(ingest));
+            }
+        }
+        found
+    }
+
+    /// The kept queries that read the stream, or write to the sink, of that name.
+    pub(super) fn users_of(&self, name: &str) -> Vec<String> {
+        let running = self.running();
+        let uses = |live: &&Live| {
+            let reads = live.ingests.iter().any(|ingest| ingest.definition().name == name);
+            reads || live.kept.as_ref().is_some_and(|kept| kept.sink.as_deref() == Some(name))
+        };
+        running.queries.values().filter(|live| live.kept.is_some()).filter(uses).map(|live| live.name.clone()).collect()
+    }
+
+    /// Acts on the query of that name, the one that was started last.
+    pub(super) fn control(&self, action: Control, name: &str, place: Option<Location>, script: &Script) -> Result<()> {
+        let mut running = self.running();
+        let Some((id, query)) = running.queries.iter().rfind(|(_, query)| query.name == name) else {
+            let names: Vec<_> = running.queries.values().map(|query| query.name.as_str()).collect();
+            let error = millstream_sql::Error::new(format!("no query \"{name}\" runs"));
+            let hint = if names.is_empty() {
+                "no query runs".into()
+            } else {
+                format!("those that run are '{}'", names.join("', '"))
+            };
+            return Err(refusal(error.hint(hint).at(place), script));
+        };
+        match action {
+            Control::Pause => query.pause.send_replace(true),
+            Control::Resume => query.pause.send_replace(false),
+            Control::Stop => query.stop.send_replace(true),
+        };
+        if action != Control::Stop {
+            return Ok(());
+        }
+        if let (Some(home), Some(kept)) = (&self.shared.home, &query.kept) {
+            home.forget(kept)?;
+        }
+        let id = *id;
+        if query.trouble.as_ref().is_some_and(|trouble| !trouble.may_pass) {
+            // No task is there to do it.
+            running.queries.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Waits until no query of that name runs any more.
+    pub(super) async fn ended(&self, name: &str) {
+        loop {
+            let progress = {
+                let running = self.running();
+                running.queries.values().find(|query| query.name == name).map(|query| query.progress.clone())
+            };
+            let Some(mut progress) = progress else { return };
+            // The sender is gone with the query; its entry follows.
+            while progress.changed().await.is_ok() {}
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Reads a stream in a task of its own, until nobody holds that.
+fn read(ingest: Arc<Ingest>) -> Arc<SpawnedTask<()>> {
+    Arc::new(SpawnedTask::spawn(async move { ingest.run().await }))
+}
+
+fn side_of(stream: &StreamDefinition, sides: &StreamSides) -> SideTables {
+    sides.get(&stream.name).cloned().unwrap_or_else(|| SideTables::new(&stream.schema))
+}
+
+/// Whether a failure may be over when the query is begun again: something outside has failed.
+fn may_pass(error: &EngineError) -> bool {
+    match error {
+        EngineError::External { .. } => true,
+        EngineError::Shared(error) => may_pass(error),
+        _ => false,
+    }
+}
+
+/// An error with its causes, in a line.
+fn shown(error: &EngineError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let line = error.to_string();
+        if !text.ends_with(&line) {
+            text = format!("{text}: {line}");
+        }
+        cause = error.source();
+    }
+    text
+}

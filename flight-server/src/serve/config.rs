@@ -1,0 +1,141 @@
+//! How a server is set up: a TOML file, the environment, flags, each above the one before.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::access::User;
+use crate::cli::{Durability, ServeArgs};
+use crate::error::{Error, Result};
+
+/// How a server is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Config {
+    /// Where clients connect.
+    pub(super) listen: SocketAddr,
+    /// The folder with all that is kept.
+    pub(super) data_dir: PathBuf,
+    /// What an acknowledged write survives.
+    pub(super) durability: Durability,
+    /// Wait for another server to let go of the data directory.
+    pub(super) standby: bool,
+    /// Listen on other than loopback without TLS and users.
+    pub(super) insecure: bool,
+    /// How many clients are connected at the most.
+    pub(super) max_connections: usize,
+    /// How connections are encrypted; not at all unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<Tls>,
+    /// Who may use the server; everybody if there is nobody.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) users: Vec<User>,
+}
+
+/// The files that TLS needs, as PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// The server's certificate and those above it.
+    pub(super) cert: PathBuf,
+    /// Its private key.
+    pub(super) key: PathBuf,
+    /// Who must have signed the certificates of clients; they need none unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) client_ca: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            data_dir: PathBuf::from("millstream-data"),
+            durability: Durability::PowerLoss,
+            standby: false,
+            insecure: false,
+            max_connections: 1_000,
+            tls: None,
+            users: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What the arguments say, over the file that they name and the defaults.
+    ///
+    /// # Errors
+    /// Fails for a file that cannot be read, and for a server that would be open to everybody without being told so.
+    pub(super) fn load(args: &ServeArgs) -> Result<Self> {
+        let mut config = args.config.as_deref().map_or_else(|| Ok(Self::default()), Self::read)?;
+        if let Some(listen) = args.listen {
+            config.listen = listen;
+        }
+        if let Some(folder) = &args.data_dir {
+            config.data_dir.clone_from(folder);
+        }
+        if let Some(durability) = args.durability {
+            config.durability = durability;
+        }
+        if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
+            config.tls = Some(Tls { cert: cert.clone(), key: key.clone(), client_ca: args.tls_client_ca.clone() });
+        }
+        config.standby |= args.standby;
+        config.insecure |= args.insecure;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Io { context: format!("cannot read {}", path.display()), source })?;
+        toml::from_str(&text).map_err(|error| Error::Usage(format!("{}: {error}", path.display())))
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(fault) = self.users.iter().find_map(User::fault) {
+            return Err(Error::Usage(fault));
+        }
+        let is_guarded = self.tls.is_some() && !self.users.is_empty();
+        if self.listen.ip().is_loopback() || is_guarded || self.insecure {
+            return Ok(());
+        }
+        let listen = self.listen;
+        Err(Error::Usage(format!(
+            "{listen} is open to other machines: set up TLS and users, or say --insecure where the network is trusted"
+        )))
+    }
+
+    /// The configuration as a file would have it.
+    ///
+    /// # Errors
+    /// Fails only for paths that are no text.
+    pub(super) fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self)
+            .map_err(|error| Error::Usage(format!("the configuration cannot be written: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read() {
+        let written = config("listen = '127.0.0.1:1'\n[tls]\ncert = 'c'\nkey = 'k'\n").to_toml().unwrap();
+        assert_eq!(config(&written).listen.port(), 1);
+        assert!(toml::from_str::<Config>("lisen = '127.0.0.1:1'").is_err());
+    }
+
+    #[test]
+    fn only_loopback_is_open_by_default() {
+        assert!(Config::default().check().is_ok());
+        assert!(config("listen = '0.0.0.0:50051'").check().is_err());
+        assert!(config("listen = '0.0.0.0:50051'\ninsecure = true").check().is_ok());
+        assert!(config("listen = '0.0.0.0:50051'\n[tls]\ncert = 'c'\nkey = 'k'\n").check().is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! Rows of clients into streams: acknowledged when they are durable, taken once however often they are sent.
+
+use std::pin::Pin;
+
+use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
+use arrow_flight::{FlightData, PutResult};
+use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit};
+use datafusion::arrow::record_batch::RecordBatch;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use millstream_connectors::push::LoggedPush;
+use millstream_engine::durable::{Appended, Producer};
+use serde::{Deserialize, Serialize};
+use tonic::Status;
+
+use super::Server;
+use super::access::Right;
+use super::metadata::{CATALOG, SCHEMA};
+use super::sessions::Session;
+use super::status::status;
+use crate::error::Error;
+
+/// What a client sends to a stream: its first message is in it.
+pub(super) type Incoming = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + Send>>;
+
+/// What a producer that may send a batch again says with it, as JSON in its metadata.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sent {
+    producer: String,
+    sequence: u64,
+}
+
+/// What is answered to each batch, as JSON in the metadata.
+#[derive(Debug, Serialize)]
+struct Acknowledged {
+    rows: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeated: bool,
+}
+
+impl Server {
+    /// Takes the rows of a bulk ingest; how many there were.
+    ///
+    /// # Errors
+    /// Fails at the first batch that cannot be taken; those before it are in the stream.
+    pub(super) async fn ingest(
+        &self,
+        session: &Session,
+        command: &CommandStatementIngest,
+        incoming: Incoming,
+    ) -> Result<i64, Status> {
+        session.user.check(Right::Write)?;
+        check_place(command)?;
+        let mut decoder = decoder(incoming);
+        let mut stream = None;
+        let mut rows = 0_i64;
+        while let Some(message) = decoder.next().await {
+            let message = message.map_err(|error| broken(&error))?;
+            match message.payload {
+                DecodedPayload::None => {}
+                DecodedPayload::Schema(schema) => {
+                    if stream.is_none() {
+                        stream = Some(self.destination(session, command, &schema).await?);
+                    }
+                }
+                DecodedPayload::RecordBatch(batch) => {
+                    let stream = stream.as_ref().ok_or_else(|| Status::invalid_argument("rows came before columns"))?;
+                    append(stream, &batch, None).await?;
+                    rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The stream that a bulk ingest goes to, made if it asks for that.
+    async fn destination(
+        &self,
+        session: &Session,
+        command: &CommandStatementIngest,
+        schema: &Schema,
+    ) -> Result<LoggedPush, Status> {
+        let options = command.table_definition_options.unwrap_or_default();
+        let name = &command.table;
+        let exists = self.engine.relations().iter().any(|(known, _)| known == name);
+        if exists {
+            match options.if_exists() {
+                TableExistsOption::Fail => {
+                    return Err(Status::already_exists(format!(
+                        "there is a relation \"{name}\" already: append to it"
+                    )));
+                }
+                TableExistsOption::Replace => {
+                    let message = format!("stream \"{name}\" is not replaced by an ingest: drop it first");
+                    return Err(Status::unimplemented(message));
+                }
+                TableExistsOption::Unspecified | TableExistsOption::Append => {}
+            }
+        } else if options.if_not_exist() == TableNotExistOption::Create {
+            self.update(session, &create_stream(name, schema)?).await?;
+        } else {
+            return Err(Status::not_found(format!("there is no stream \"{name}\": CREATE STREAM makes one")));
+        }
+        self.pushed(name)
+    }
+
+    /// The pushed stream of that name.
+    pub(super) fn pushed(&self, name: &str) -> Result<LoggedPush, Status> {
+        self.engine.pushed(name).map(|(_, pushed)| pushed).map_err(|error| status(&error))
+    }
+
+    /// Takes batches into a stream and acknowledges each when it is durable.
+    pub(super) fn put(
+        &self,
+        session: &Session,
+        stream: &str,
+        incoming: Incoming,
+    ) -> Result<BoxStream<'static, Result<PutResult, Status>>, Status> {
+        session.user.check(Right::Write)?;
+        let state = Some((self.pushed(stream)?, decoder(incoming)));
+        let acknowledged = futures::stream::unfold(state, async |state| {
+            let (stream, mut decoder) = state?;
+            match next_acknowledged(&stream, &mut decoder).await {
+                Ok(Some(result)) => Some((Ok(result), Some((stream, decoder)))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(acknowledged.boxed())
+    }
+}
+
+async fn next_acknowledged(stream: &LoggedPush, decoder: &mut FlightDataDecoder) -> Result<Option<PutResult>, Status> {
+    while let Some(message) = decoder.next().await {
+        let message = message.map_err(|error| broken(&error))?;
+        let metadata = message.app_metadata();
+        let DecodedPayload::RecordBatch(batch) = message.payload else { continue };
+        let by = if metadata.is_empty() { None } else { Some(producer(&metadata)?) };
+        let sequence = by.as_ref().map(|by| by.sequence);
+        let appended = append(stream, &batch, by).await?;
+        let acknowledged = Acknowledged { rows: batch.num_rows(), sequence, repeated: appended == Appended::Repeated };
+        let json = serde_json::to_vec(&acknowledged).map_err(|error| Status::internal(error.to_string()))?;
+        return Ok(Some(PutResult { app_metadata: json.into() }));
+    }
+    Ok(None)
+}
+
+fn producer(metadata: &[u8]) -> Result<Producer, Status> {
+    let sent: Sent = serde_json::from_slice(metadata).map_err(|error| {
+        let expected = r#"{"producer":"NAME","sequence":N}"#;
+        Status::invalid_argument(format!("the metadata of a batch is not {expected}: {error}"))
+    })?;
+    Ok(Producer { id: sent.producer, sequence: sent.sequence })
+}
+
+pub(super) async fn append(stream: &LoggedPush, batch: &RecordBatch, by: Option<Producer>) -> Result<Appended, Status> {
+    stream.append(batch, by).await.map_err(|error| status(&Error::Engine(error)))
+}
+
+fn decoder(incoming: Incoming) -> FlightDataDecoder {
+    // A message without a header has a command or metadata only.
+    let messages = incoming.filter(|message| {
+        let has_data = message.as_ref().map_or(true, |message| !message.data_header.is_empty());
+        std::future::ready(has_data)
+    });
+    FlightDataDecoder::new(messages.map(|message| message.map_err(|status| FlightError::Tonic(Box::new(status)))))
+}
+
+fn broken(error: &FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => status.as_ref().clone(),
+        other => Status::invalid_argument(format!("the rows cannot be read: {other}")),
+    }
+}
+
+/// Refuses other places than the one there is.
+fn check_place(command: &CommandStatementIngest) -> Result<(), Status> {
+    let is_other =
+        |given: &Option<String>, known| given.as_ref().is_some_and(|given| !given.is_empty() && given != known);
+    if command.temporary {
+        return Err(Status::unimplemented("there are no temporary streams: leave temporary out"));
+    }
+    if is_other(&command.catalog, CATALOG) || is_other(&command.schema, SCHEMA) {
+        return Err(Status::not_found(format!("there is only the catalog {CATALOG} with the schema {SCHEMA}")));
+    }
+    Ok(())
+}
+
+/// The statement that makes a stream with these columns.
+fn create_stream(name: &str, schema: &Schema) -> Result<String, Status> {
+    let mut columns = Vec::new();
+    for field in schema.fields() {
+        let kind = sql_type(field.data_type()).ok_or_else(|| {
+            let (name, kind) = (field.name(), field.data_type());
+            Status::invalid_argument(format!("column {name:?} has the type {kind}, which no stream can have"))
+        })?;
+        columns.push(format!("{} {kind}", quoted(field.name())));
+    }
+    Ok(format!("CREATE STREAM {} ({}) WITH (connector = 'push')", quoted(name), columns.join(", ")))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The type that a stream has for a column of this type.
+fn sql_type(kind: &DataType) -> Option<String> {
+    Some(match kind {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "SMALLINT".to_owned(),
+        DataType::Int32 | DataType::UInt16 => "INTEGER".to_owned(),
+        DataType::Int64 | DataType::UInt32 => "BIGINT".to_owned(),
+        DataType::UInt64 => "DECIMAL(20, 0)".to_owned(),
+        DataType::Float16 | DataType::Float32 => "REAL".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".to_owned(),
+        DataType::Date32 | DataType::Date64 => "DATE".to_owned(),
+        DataType::Timestamp(unit, _) => {
+            let digits = match unit {
+                TimeUnit::Second => 0,
+                TimeUnit::Millisecond => 3,
+                TimeUnit::Microsecond => 6,
+                TimeUnit::Nanosecond => 9,
+            };
+            format!("TIMESTAMP({digits})")
+        }
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Dictionary(_, values) => return sql_type(values),
+        _ => return None,
+    })
+}

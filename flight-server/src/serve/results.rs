@@ -1,0 +1,211 @@
+//! Rows on their way to a client: types that every client reads, messages of a size that every client takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::encode::{FlightDataEncoder, FlightDataEncoderBuilder};
+use arrow_flight::error::FlightError;
+use arrow_flight::utils::batches_to_flight_data;
+use arrow_flight::{FlightData, IpcMessage, SchemaAsIpc};
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::ipc::writer::IpcWriteOptions;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use millstream_engine::query::QueryProgress;
+use serde_json::json;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::status::{bad_arrow, status};
+use crate::embed::Rows;
+
+/// The messages of a result.
+pub(super) type Messages = BoxStream<'static, Result<FlightData, Status>>;
+
+/// How long nothing is sent before an empty batch says that the query is alive.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// The columns as clients get them: without the types that some cannot read, and every column may be null, as plans do
+/// not always know better.
+pub(super) fn client_schema(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| client_field(field).as_ref().clone().with_nullable(true));
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+}
+
+fn client_type(kind: &DataType) -> DataType {
+    match kind {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::Dictionary(_, values) => client_type(values),
+        DataType::RunEndEncoded(_, values) => client_type(values.data_type()),
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
+        DataType::List(item) | DataType::ListView(item) => DataType::List(client_field(item)),
+        DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(client_field(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(client_field(item), *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(client_field).collect::<Fields>()),
+        DataType::Map(entries, sorted) => DataType::Map(client_field(entries), *sorted),
+        other => other.clone(),
+    }
+}
+
+fn client_field(field: &FieldRef) -> FieldRef {
+    Arc::new(field.as_ref().clone().with_data_type(client_type(field.data_type())))
+}
+
+/// The rows with the columns of their client schema.
+///
+/// # Errors
+/// Fails for types that cannot be converted.
+pub(super) fn client_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns: Vec<ArrayRef> = columns
+        .map(|(column, field)| match column.data_type() == field.data_type() {
+            true => Ok(Arc::clone(column)),
+            false => cast(column, field.data_type()),
+        })
+        .collect::<Result<_, ArrowError>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+}
+
+/// A schema as an encapsulated IPC message.
+///
+/// # Errors
+/// Fails for schemas that cannot be written.
+pub(super) fn schema_bytes(schema: &Schema) -> Result<bytes::Bytes, Status> {
+    let options = IpcWriteOptions::default();
+    let message: Result<IpcMessage, ArrowError> = SchemaAsIpc::new(schema, &options).try_into();
+    message.map(|message| message.0).map_err(|error| bad_arrow(&error))
+}
+
+/// The messages of rows that are all there.
+pub(super) fn fixed(batch: &RecordBatch) -> Messages {
+    encoded(batch.schema(), futures::stream::iter([Ok(batch.clone())]))
+        .map(|message| message.map_err(to_status))
+        .boxed()
+}
+
+/// The messages of a query that runs, until it ends or the server stops; it is stopped when nobody takes them any more.
+///
+/// Each batch has `{"epochs":n,"watermark":"…"}` as its metadata, and an endless query that gives no rows for a while an
+/// empty batch with it.
+///
+/// # Errors
+/// Fails for columns that cannot be written.
+pub(super) fn running(rows: Rows, schema: SchemaRef, mut stop: watch::Receiver<bool>) -> Result<Messages, Status> {
+    let heartbeat = batches_to_flight_data(&schema, vec![RecordBatch::new_empty(Arc::clone(&schema))]);
+    let heartbeat = heartbeat.map_err(|error| bad_arrow(&error))?.pop();
+    let progress = rows.watch();
+    let columns = Arc::clone(&schema);
+    let batches = rows.map(move |batch| {
+        let batch = batch.map_err(|error| FlightError::Tonic(Box::new(status(&error))))?;
+        client_batch(&batch, &columns).map_err(FlightError::Arrow)
+    });
+    let sent = Sent { encoder: encoded(schema, batches), heartbeat, progress, has_schema: false };
+    let stopped = async move {
+        // The sender lives as long as the server.
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let messages = futures::stream::unfold(sent, Sent::next);
+    Ok(until(messages, stopped).boxed())
+}
+
+/// A result that is being sent.
+struct Sent {
+    encoder: FlightDataEncoder,
+    /// An empty batch.
+    heartbeat: Option<FlightData>,
+    progress: watch::Receiver<QueryProgress>,
+    /// Whether the first message, which has the columns and no rows, was sent.
+    has_schema: bool,
+}
+
+impl Sent {
+    async fn next(mut self) -> Option<(Result<FlightData, Status>, Self)> {
+        let message = tokio::select! {
+            message = self.encoder.next() => message.map(|message| message.map_err(to_status)),
+            () = tokio::time::sleep(HEARTBEAT) => self.heartbeat.clone().map(Ok),
+        };
+        let has_rows = std::mem::replace(&mut self.has_schema, true);
+        let message = message?.map(|mut message| {
+            if has_rows {
+                message.app_metadata = cursor(&self.progress.borrow());
+            }
+            message
+        });
+        Some((message, self))
+    }
+}
+
+/// Where a query is, as metadata of a batch.
+fn cursor(progress: &QueryProgress) -> bytes::Bytes {
+    json!({ "epochs": progress.epochs, "watermark": progress.watermark.to_string() }).to_string().into()
+}
+
+fn encoded(
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static,
+) -> FlightDataEncoder {
+    FlightDataEncoderBuilder::new().with_schema(schema).build(batches)
+}
+
+fn to_status(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        FlightError::Arrow(error) => bad_arrow(&error),
+        other => Status::internal(other.to_string()),
+    }
+}
+
+/// The messages until the server stops, which is said at the end.
+fn until(
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = Result<FlightData, Status>> + Send + 'static {
+    let state = Some((Box::pin(messages), Box::pin(stopped)));
+    futures::stream::unfold(state, async |state| {
+        let (mut messages, mut stopped) = state?;
+        tokio::select! {
+            biased;
+            () = &mut stopped => Some((Err(Status::unavailable("the server stops")), None)),
+            message = messages.next() => message.map(|message| (message, Some((messages, stopped)))),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Array, AsArray, DictionaryArray, StringArray, StringViewArray};
+    use datafusion::arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    #[test]
+    fn views_and_dictionaries_become_what_every_client_reads() {
+        let views: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None]));
+        let words: DictionaryArray<Int32Type> = vec!["x", "y"].into_iter().collect();
+        let batch = RecordBatch::try_from_iter([("v", views), ("d", Arc::new(words) as ArrayRef)]).unwrap();
+        let schema = client_schema(&batch.schema());
+        assert!(schema.fields().iter().all(|field| field.data_type() == &DataType::Utf8 && field.is_nullable()));
+        let sent = client_batch(&batch, &schema).unwrap();
+        let texts: &StringArray = sent.column(0).as_string();
+        assert_eq!((texts.value(0), texts.is_null(1)), ("a", true));
+        assert_eq!(sent.column(1).as_string::<i32>().value(1), "y");
+    }
+
+    #[test]
+    fn nested_types_are_looked_into() {
+        let item = Arc::new(Field::new("item", DataType::Utf8View, true));
+        let kind = client_type(&DataType::Struct(Fields::from(vec![Field::new("l", DataType::ListView(item), true)])));
+        let item = Arc::new(Field::new("item", DataType::Utf8, true));
+        assert_eq!(kind, DataType::Struct(Fields::from(vec![Field::new("l", DataType::List(item), true)])));
+    }
+}

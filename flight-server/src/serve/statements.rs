@@ -1,0 +1,245 @@
+//! Statements of clients: what columns they give, their rows, and what they change.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::arrow::array::StringArray;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::record_batch::RecordBatch;
+use futures::StreamExt;
+use millstream_engine::query::PlannedQuery;
+use millstream_sql::{ParsedStatement, Statement};
+use tonic::Status;
+
+use super::Server;
+use super::access::Right;
+use super::parameters::Template;
+use super::results::{Messages, client_schema, fixed, running};
+use super::sessions::{Session, Waiting};
+use super::status::{bad_arrow, status};
+use crate::embed::Answer;
+use crate::explain::analysis;
+use crate::session::Script;
+
+/// The longest statement, in bytes.
+const MAX_TEXT_BYTES: usize = 256 << 10;
+/// The column of EXPLAIN.
+const PLAN: &str = "plan";
+
+/// A result whose columns are known and that nobody has fetched yet.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A query; planned until it is fetched the first time.
+    Rows { planned: Mutex<Option<PlannedQuery>>, parsed: ParsedStatement, script: Script },
+    /// A query to be run for the sake of what its plans do.
+    Analysis { parsed: ParsedStatement, script: Script },
+    /// Rows that are there; none, without columns, for a statement that was carried out.
+    Fixed(RecordBatch),
+}
+
+/// What a statement gives: its columns, and a result with them.
+pub(super) type Asked = (SchemaRef, Pending);
+
+impl Server {
+    /// The statements of a text under the settings of a session.
+    fn statements(&self, session: &Session, text: &str) -> Result<(Vec<ParsedStatement>, Script), Status> {
+        if text.len() > MAX_TEXT_BYTES {
+            let message = format!("the statement has {} bytes, and {MAX_TEXT_BYTES} are allowed", text.len());
+            return Err(Status::invalid_argument(message));
+        }
+        let script = Script { settings: session.settings(), ..Script::typed(text) };
+        let parsed = self.engine.statements(&script).map_err(|error| status(&error))?;
+        Ok((parsed, script))
+    }
+
+    fn single(&self, session: &Session, text: &str) -> Result<(ParsedStatement, Script), Status> {
+        let (mut parsed, script) = self.statements(session, text)?;
+        match (parsed.pop(), parsed.is_empty()) {
+            (Some(statement), true) => Ok((statement, script)),
+            (None, _) => Err(Status::invalid_argument("there is no statement in the text")),
+            _ => Err(Status::invalid_argument("send one statement at a time")),
+        }
+    }
+
+    /// Finds what columns a statement gives. One that gives none is carried out.
+    pub(super) async fn ask(&self, session: &Session, text: &str) -> Result<Asked, Status> {
+        let (parsed, script) = self.single(session, text)?;
+        let compiled = self.engine.asked(&parsed, &script).map_err(|error| status(&error))?;
+        session.user.check(right_for(&compiled))?;
+        match compiled {
+            Statement::Select(query) => {
+                let planned = self.engine.plan_rows(&query, &parsed, &script).await.map_err(|error| status(&error))?;
+                let schema = client_schema(&planned.schema());
+                Ok((schema, Pending::Rows { planned: Mutex::new(Some(planned)), parsed, script }))
+            }
+            Statement::ExplainAnalyze(_) => Ok((plan_schema(), Pending::Analysis { parsed, script })),
+            Statement::Explain(_) => {
+                let answer = self.engine.answer(&parsed, &script).await.map_err(|error| status(&error))?;
+                let text = if let Answer::Text(text) = answer { text } else { String::new() };
+                Ok((plan_schema(), Pending::Fixed(lines(&text)?)))
+            }
+            other => {
+                self.carry_out(session, other, &parsed, &script).await?;
+                let none = Arc::new(Schema::empty());
+                Ok((Arc::clone(&none), Pending::Fixed(RecordBatch::new_empty(none))))
+            }
+        }
+    }
+
+    /// The columns that a statement would give, carrying out none; without columns for one that gives no rows.
+    pub(super) async fn describe(&self, session: &Session, template: &Template) -> Result<SchemaRef, Status> {
+        let (parsed, script) = self.single(session, &template.open())?;
+        let compiled = self.engine.asked(&parsed, &script).map_err(|error| status(&error))?;
+        session.user.check(right_for(&compiled))?;
+        match compiled {
+            Statement::Select(query) => {
+                let planned = self.engine.plan_rows(&query, &parsed, &script).await.map_err(|error| status(&error))?;
+                Ok(client_schema(&planned.schema()))
+            }
+            Statement::Explain(_) | Statement::ExplainAnalyze(_) => Ok(plan_schema()),
+            _ => Ok(Arc::new(Schema::empty())),
+        }
+    }
+
+    /// The types of the parameters, text where the statement does not say.
+    pub(super) fn parameter_schema(&self, session: &Session, template: &Template) -> Schema {
+        let types = self.single(session, &template.numbered()).ok().and_then(|(parsed, script)| {
+            match self.engine.asked(&parsed, &script).ok()? {
+                Statement::Select(query) | Statement::Insert { query, .. } => query.logical.get_parameter_types().ok(),
+                _ => None,
+            }
+        });
+        let fields = (1..=template.parameters()).map(|number| {
+            let name = format!("${number}");
+            let kind = types.as_ref().and_then(|types| types.get(&name).cloned().flatten());
+            Field::new(name, kind.unwrap_or(DataType::Utf8), true)
+        });
+        client_schema(&Schema::new(fields.collect::<Vec<_>>())).as_ref().clone()
+    }
+
+    /// Carries out statements that give no rows; how many rows they wrote.
+    pub(super) async fn update(&self, session: &Session, text: &str) -> Result<i64, Status> {
+        let (statements, mut script) = self.statements(session, text)?;
+        let mut written = 0;
+        for parsed in &statements {
+            // A SET before it counts.
+            script.settings = session.settings();
+            let compiled = self.engine.asked(parsed, &script).map_err(|error| status(&error))?;
+            session.user.check(right_for(&compiled))?;
+            if let Statement::Select(_) | Statement::Explain(_) | Statement::ExplainAnalyze(_) = compiled {
+                return Err(Status::invalid_argument("the statement gives rows: run it as a query, not as an update"));
+            }
+            written += self.carry_out(session, compiled, parsed, &script).await?;
+        }
+        Ok(written)
+    }
+
+    async fn carry_out(
+        &self,
+        session: &Session,
+        compiled: Statement,
+        parsed: &ParsedStatement,
+        script: &Script,
+    ) -> Result<i64, Status> {
+        if let Statement::Set { key, value } = compiled {
+            return self.set(session, &key, &value).map(|()| 0);
+        }
+        tracing::info!(target: "millstream::audit", user = session.user.name, statement = script.text, "carries out");
+        match self.engine.answer(parsed, script).await.map_err(|error| status(&error))? {
+            Answer::Writing(query) | Answer::Analysis(query) => {
+                let summary = query.wait().await.map_err(|error| status(&error))?;
+                Ok(i64::try_from(summary.progress.rows_written).unwrap_or(i64::MAX))
+            }
+            Answer::Started(_) | Answer::Text(_) | Answer::Rows(_) | Answer::Done => Ok(0),
+        }
+    }
+
+    /// Sets something for a session; what holds for the whole server is for administrators.
+    pub(super) fn set(&self, session: &Session, key: &str, value: &str) -> Result<(), Status> {
+        if ["state_memory", "plan_memory"].contains(&key) {
+            let hint = "start the server with it";
+            return Err(Status::permission_denied(format!("{key} holds for the whole server: {hint}")));
+        }
+        let mut script = Script { settings: session.settings(), ..Script::typed("") };
+        script.settings.insert(key.to_owned(), value.to_owned());
+        self.engine.language(&script).map_err(|error| status(&error))?;
+        session.set(key, value);
+        Ok(())
+    }
+
+    /// The messages of a result.
+    pub(super) async fn fetch(&self, waiting: &Arc<Waiting>) -> Result<Messages, Status> {
+        match &waiting.pending {
+            Pending::Fixed(batch) => Ok(fixed(batch)),
+            Pending::Analysis { parsed, script } => {
+                let answer = self.engine.answer(parsed, script).await.map_err(|error| status(&error))?;
+                let Answer::Analysis(query) = answer else { return Err(Status::internal("nothing to analyse")) };
+                let summary = query.wait().await.map_err(|error| status(&error))?;
+                Ok(fixed(&lines(&analysis(&summary))?))
+            }
+            Pending::Rows { planned, parsed, script } => {
+                let planned = planned.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let planned = match planned {
+                    Some(planned) => planned,
+                    None => self.plan_again(parsed, script).await?,
+                };
+                let schema = client_schema(&planned.schema());
+                let rows = self.engine.start_rows(planned).map_err(|error| status(&error))?;
+                let cancelled = waiting.cancelled.subscribe();
+                Ok(stopped_by(running(rows, schema, self.stop.clone())?, Arc::clone(waiting), cancelled))
+            }
+        }
+    }
+
+    async fn plan_again(&self, parsed: &ParsedStatement, script: &Script) -> Result<PlannedQuery, Status> {
+        let Statement::Select(query) = self.engine.asked(parsed, script).map_err(|error| status(&error))? else {
+            return Err(Status::internal("a query is none any more"));
+        };
+        self.engine.plan_rows(&query, parsed, script).await.map_err(|error| status(&error))
+    }
+}
+
+/// The messages until the client cancels them by another call.
+fn stopped_by(
+    messages: Messages,
+    waiting: Arc<Waiting>,
+    mut cancelled: tokio::sync::watch::Receiver<bool>,
+) -> Messages {
+    let stop = Box::pin(async move {
+        // The sender is here.
+        let _ = cancelled.wait_for(|cancelled| *cancelled).await;
+        drop(waiting);
+    });
+    futures::stream::unfold(Some((messages, stop)), async |state| {
+        let (mut messages, mut stop) = state?;
+        tokio::select! {
+            biased;
+            () = &mut stop => Some((Err(Status::cancelled("the query was cancelled")), None)),
+            message = messages.next() => message.map(|message| (message, Some((messages, stop)))),
+        }
+    })
+    .boxed()
+}
+
+/// What one must be allowed to do for a statement.
+const fn right_for(statement: &Statement) -> Right {
+    match statement {
+        Statement::Select(_)
+        | Statement::Explain(_)
+        | Statement::ExplainAnalyze(_)
+        | Statement::Show(_)
+        | Statement::ShowRunning(_)
+        | Statement::Set { .. }
+        | Statement::Nothing { .. } => Right::Read,
+        _ => Right::Administer,
+    }
+}
+
+fn plan_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new(PLAN, DataType::Utf8, true)]))
+}
+
+/// A text as rows of one line each.
+fn lines(text: &str) -> Result<RecordBatch, Status> {
+    let lines: StringArray = text.lines().map(Some).collect();
+    RecordBatch::try_new(plan_schema(), vec![Arc::new(lines)]).map_err(|error| bad_arrow(&error))
+}
