@@ -25,6 +25,7 @@ mod plans;
 mod process;
 mod refreshed;
 mod relations;
+mod serve;
 mod shell;
 mod shown;
 mod sinks;

@@ -1,11 +1,13 @@
-"""Clients that nobody here wrote against `millstream serve`: ADBC, pyarrow, pandas, polars, plain HTTP.
+"""Clients that nobody here wrote against `millstream serve`: ADBC, pyarrow, pandas, polars, SQLAlchemy, JDBC, plain HTTP.
 
-`clients.py PROGRAM` starts servers of its own in temporary folders, prints a line for each check and ends with 1 if one
-fails.
+`clients.py PROGRAM [CHECK …]` starts servers of its own in temporary folders, prints a line for each check and ends with
+1 if one fails. JDBC_JAR names the jar of the Arrow Flight SQL JDBC driver, DIALECT_PYTHON a Python with flightsql-dbapi;
+what is not there is skipped, and said to be.
 """
 
 import contextlib
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -29,12 +31,16 @@ TOTALS = """CREATE MATERIALIZED VIEW totals AS
             FROM trades [Range 10 seconds, Slide 10 seconds] GROUP BY window_end, szcode"""
 
 
+class Skipped(Exception):
+    """A client that cannot be had."""
+
+
 class Server:
     """A server over a data directory, until it is stopped or killed."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, **streams):
         command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", folder, *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **streams)
         said = self.process.stdout.readline()
         assert "listens on" in said, f"the server said {said!r}"
         self.address = said.split("://")[1].strip()
@@ -315,6 +321,103 @@ def a_killed_server_goes_on_where_it_was():
         running.kill()
 
 
+def hashed(secret):
+    return subprocess.run([PROGRAM, "hash"], input=secret, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def users(folder):
+    """A configuration with one administrator, whose password is `pa55word` and whose token `t0ken`."""
+    path = pathlib.Path(folder) / "server.toml"
+    path.write_text(
+        f"[[users]]\nname = 'ann'\nrole = 'admin'\npassword = '{hashed('pa55word')}'\ntokens = ['{hashed('t0ken')}']\n"
+    )
+    return str(path)
+
+
+def certificates(folder):
+    """An authority, and what it has signed for a server on loopback and for a client, by OpenSSL."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    elliptic = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *elliptic, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test", "-days", "2")
+    for name in ("server", "client"):
+        pathlib.Path(folder, "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        openssl("req", *elliptic, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2"]
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+    return lambda name: str(pathlib.Path(folder, name))
+
+
+def tls_and_users_let_in_who_may():
+    with tempfile.TemporaryDirectory() as folder:
+        path = certificates(folder)
+        arguments = ["--tls-cert", path("server.pem"), "--tls-key", path("server.key"), "--tls-client-ca", path("ca.pem")]
+        with open(path("log"), "w") as log:
+            environment = {**os.environ, "RUST_LOG": "trace"}
+            running = Server(folder, *arguments, "--config", users(folder), stderr=log, env=environment)
+        text = {name: pathlib.Path(path(name)).read_text() for name in ("ca.pem", "client.pem", "client.key")}
+        option = "adbc.flight.sql.client_option."
+        encrypted = {f"{option}tls_root_certs": text["ca.pem"]}
+        known = {f"{option}mtls_cert_chain": text["client.pem"], f"{option}mtls_private_key": text["client.key"]}
+        password = {"username": "ann", "password": "pa55word"}
+        token = {"adbc.flight.sql.authorization_header": "Bearer t0ken"}
+
+        def ask(**options):
+            address = f"grpc+tls://{running.address}"
+            with flightsql.connect(address, db_kwargs=options, autocommit=True) as connection:
+                return query(connection, "SELECT 1")
+
+        try:
+            assert ask(**encrypted, **known, **password) == [(1,)]
+            assert ask(**encrypted, **known, **token) == [(1,)]
+            for wrong in (
+                {**encrypted, **known, **password, "password": "wrong"},
+                {**encrypted, **known},
+                {**encrypted, **password},
+                {**known, **password},
+            ):
+                try:
+                    ask(**wrong)
+                except adbc_driver_manager.Error:
+                    continue
+                raise AssertionError(f"let in with {sorted(wrong)}")
+        finally:
+            running.kill()
+        said = pathlib.Path(path("log")).read_text()
+        assert "listens" not in said and len(said) > 1000, "the log was not written"
+        assert "pa55word" not in said and "t0ken" not in said, "the log tells secrets"
+
+
+def java_connects():
+    jar = os.environ.get("JDBC_JAR")
+    if not jar:
+        raise Skipped("no JDBC driver")
+    with tempfile.TemporaryDirectory() as folder:
+        running = Server(folder, "--config", users(folder))
+        try:
+            source = pathlib.Path(__file__).with_name("Jdbc.java")
+            opened = "--add-opens=java.base/java.nio=ALL-UNNAMED"
+            command = ["java", opened, "-cp", jar, str(source), running.address, "ann", "pa55word", "t0ken"]
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            assert ended.returncode == 0, ended.stdout + ended.stderr
+            assert ended.stdout.count("ok    jdbc") == 5, ended.stdout
+        finally:
+            running.kill()
+
+
+def sqlalchemy_connects():
+    python = os.environ.get("DIALECT_PYTHON")
+    if not python:
+        raise Skipped("no flightsql-dbapi")
+    with server() as running:
+        dialect = pathlib.Path(__file__).with_name("dialect.py")
+        command = [python, str(dialect), *running.address.split(":")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 CHECKS = [
     adbc_asks_and_declares,
     adbc_binds_parameters,
@@ -325,11 +428,14 @@ CHECKS = [
     pyarrow_puts_batches_once,
     http_takes_csv_json_and_arrow,
     a_killed_server_goes_on_where_it_was,
+    tls_and_users_let_in_who_may,
+    sqlalchemy_connects,
+    java_connects,
 ]
 
 
 def main():
-    failed = 0
+    failed, skipped = 0, 0
     wanted = sys.argv[2:]
     for check in CHECKS:
         if wanted and check.__name__ not in wanted:
@@ -337,9 +443,13 @@ def main():
         try:
             check()
             print(f"ok    {check.__name__}", flush=True)
+        except Skipped as reason:
+            skipped += 1
+            print(f"skip  {check.__name__}: {reason}", flush=True)
         except Exception:  # Whatever a client raises is a failure of the check.
             failed += 1
             print(f"FAIL  {check.__name__}\n{traceback.format_exc()}", flush=True)
+    print(f"{failed} failed, {skipped} skipped")
     sys.exit(1 if failed else 0)
 
 
