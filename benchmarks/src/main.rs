@@ -5,6 +5,7 @@
 mod checkpoint;
 mod groupby;
 mod recovery;
+mod server;
 
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ enum Benchmark {
     Checkpoint(checkpoint::Args),
     /// How fast state is rebuilt from its lineage, against how fast live rows are read.
     Recovery(recovery::Args),
+    /// A server under load.
+    #[command(subcommand)]
+    Server(server::Measure),
 }
 
 #[tokio::main]
@@ -28,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
         Benchmark::Groupby(args) => groupby::run(&args).await,
         Benchmark::Checkpoint(args) => checkpoint::run(&args).await,
         Benchmark::Recovery(args) => recovery::run(&args).await,
+        Benchmark::Server(measure) => server::run(&measure).await,
     }
 }
 

@@ -4,9 +4,12 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{Distinct, LogicalPlan};
+use tokio::sync::watch;
 
+use crate::batch::Epoch;
 use crate::error::Result;
 use crate::plan::EmissionMode;
 use crate::program::Shape;
@@ -42,6 +45,27 @@ pub trait MaterializedRows: Debug + Send + Sync {
     /// # Errors
     /// Fails if the rows cannot be read.
     fn snapshot(&self, up_to: Option<EventTime>) -> Result<Arc<dyn TableProvider>>;
+
+    /// The rows that came with the epochs after this one, in their order; without one the rows that there are. None if
+    /// nothing has come.
+    ///
+    /// Of groups a row takes the place of the one before it; where single changes are no longer known, all groups come.
+    ///
+    /// # Errors
+    /// Fails if some of those rows are no longer kept.
+    fn since(&self, after: Option<Epoch>) -> Result<Option<Changes>>;
+
+    /// The last epoch that has changed the rows; it changes with each that does, and is closed when they are gone.
+    fn commits(&self) -> watch::Receiver<Option<Epoch>>;
+}
+
+/// Rows that came to a relation.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    /// The last epoch that they came with: whoever has them goes on after it.
+    pub epoch: Epoch,
+    /// The rows.
+    pub rows: Vec<RecordBatch>,
 }
 
 /// Where the state of queries is read from.

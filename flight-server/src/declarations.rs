@@ -114,6 +114,7 @@ pub(crate) fn declare(
         | Statement::ExplainAnalyze(_)
         | Statement::Show(_)
         | Statement::ShowRunning(_)
+        | Statement::Subscribe { .. }
         | Statement::Control { .. }) => {
             return Ok(Some(statement));
         }

@@ -284,6 +284,11 @@ impl Session {
                 let hint = "queries run to their end or until Ctrl-C; a program has them in hand by the embedding API";
                 return Err(refusal(millstream_sql::Error::new(message).hint(hint).at(location), script));
             }
+            Statement::Subscribe { view, .. } => {
+                let error = millstream_sql::Error::new("nothing comes to a view between the statements of a script");
+                let hint = format!("write SELECT * FROM {view}, or subscribe in millstream sql or on a server");
+                return Err(refusal(error.hint(hint).at(Some(parsed.location)), script));
+            }
             Statement::Nothing { note } => self.screen.note(&note),
             Statement::ExplainAnalyze(query) if self.mode == Mode::Run => self.analyze(&query, parsed, script).await?,
             Statement::Explain(query) | Statement::ExplainAnalyze(query) => {

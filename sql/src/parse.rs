@@ -27,8 +27,21 @@ use crate::token::{Cursor, tokenize};
 /// The longest text in bytes that is read.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
-const STATEMENTS: [&str; 12] =
-    ["SELECT", "CREATE", "INSERT", "DROP", "SHOW", "DESCRIBE", "EXPLAIN", "SET", "WITH", "PAUSE", "RESUME", "STOP"];
+const STATEMENTS: [&str; 13] = [
+    "SELECT",
+    "CREATE",
+    "INSERT",
+    "DROP",
+    "SHOW",
+    "DESCRIBE",
+    "EXPLAIN",
+    "SET",
+    "WITH",
+    "PAUSE",
+    "RESUME",
+    "STOP",
+    "SUBSCRIBE",
+];
 
 const KINDS: &str = "STREAM, TABLE, VIEW, MATERIALIZED VIEW, SINK, FUNCTION or AGGREGATE";
 const KINDS_SHOWN: &str =
@@ -87,6 +100,8 @@ fn parse_body(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
         parse_explain(context, cursor)
     } else if cursor.eat_word("set") {
         parse_set(cursor)
+    } else if cursor.eat_word("subscribe") {
+        parse_subscribe(cursor)
     } else if let Some(action) = Control::ALL.into_iter().find(|action| cursor.eat_word(action.word())) {
         parse_control(action, cursor)
     } else if starts_query(cursor) {
@@ -216,6 +231,23 @@ fn parse_kind(cursor: &mut Cursor<'_>, ending: &str) -> Option<RelationKind> {
         let words = format!("{}{ending}", kind.noun());
         cursor.eat_words(&words.split(' ').collect::<Vec<_>>())
     })
+}
+
+/// `SUBSCRIBE [TO] view [AS OF EPOCH n]`.
+fn parse_subscribe(cursor: &mut Cursor<'_>) -> Result<Body> {
+    cursor.eat_word("to");
+    let view_location = cursor.location();
+    let view = cursor.expect_object_name("a materialized view")?;
+    let mut after = None;
+    if cursor.eat_words(&["as", "of", "epoch"]) {
+        let place = cursor.location();
+        let number = if let Token::Number(digits, _) = cursor.peek() { digits.parse().ok() } else { None };
+        let wrong = || Error::new("an epoch is a whole number from 0 on").at(place);
+        after = Some(number.ok_or_else(wrong)?);
+        cursor.next();
+    }
+    cursor.expect_end()?;
+    Ok(Body::Subscribe { view, view_location, after })
 }
 
 fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {

@@ -260,6 +260,9 @@ impl Session {
                 Ok(Statement::Control { action: *action, query: query.clone(), location: *query_location })
             }
             Body::Describe { name, name_location } => self.describe(name).map_err(|error| error.at(*name_location)),
+            Body::Subscribe { view, view_location, after } => {
+                self.subscribe(view, *after).map_err(|error| error.at(*view_location))
+            }
             Body::Set { key, value } => {
                 check_setting(key, value)?;
                 Ok(Statement::Set { key: key.clone(), value: value.clone() })
@@ -377,6 +380,21 @@ impl Session {
             Relation::Stream(definition) | Relation::Table { definition, .. } => describe(definition)?,
         };
         Ok(Statement::Show(batch))
+    }
+
+    fn subscribe(&self, name: &str, after: Option<u64>) -> Result<Statement> {
+        match self.catalog.expect_relation(name)? {
+            Relation::MaterializedView { rows, .. } => {
+                Ok(Statement::Subscribe { view: name.to_owned(), rows: Arc::clone(rows), after })
+            }
+            Relation::Stream(_) => {
+                Err(Error::new(format!("\"{name}\" is a stream")).hint(format!("SELECT * FROM {name} follows it")))
+            }
+            other => {
+                let error = Error::new(format!("\"{name}\" is a {} and does not grow", other.kind().noun()));
+                Err(error.hint("subscribe to a materialized view"))
+            }
+        }
     }
 
     /// Plans and checks a query.

@@ -7,6 +7,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
+use millstream_engine::results::MaterializedRows;
 use millstream_engine::time::Span;
 
 use crate::as_of::AsOf;
@@ -56,6 +57,7 @@ pub(crate) enum Body {
     ShowRunning(Running),
     Control { action: Control, query: String, query_location: Option<Location> },
     Describe { name: String, name_location: Option<Location> },
+    Subscribe { view: String, view_location: Option<Location>, after: Option<u64> },
     Set { key: String, value: String },
 }
 
@@ -251,6 +253,15 @@ pub enum Statement {
         query: String,
         /// Where the name stands.
         location: Option<Location>,
+    },
+    /// Follows a materialized view: its rows, and those that come.
+    Subscribe {
+        /// The view's name.
+        view: String,
+        /// Its rows.
+        rows: Arc<dyn MaterializedRows>,
+        /// The epoch whose rows, and those before, are not wanted again.
+        after: Option<u64>,
     },
     /// Changes a setting, which exists and accepts the value.
     Set {

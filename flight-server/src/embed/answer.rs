@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::engine::Engine;
 use super::query::{Rows, RowsSink, RunningQuery};
 use super::running::Job;
+use super::subscription::Subscription;
 use crate::error::Result;
 use crate::explain::{explanation, plan_analyzed};
 use crate::running::{queries_table, state_table, watermarks_table};
@@ -26,6 +27,8 @@ use crate::session::{Script, placed, refusal};
 pub(crate) enum Answer {
     /// Rows, as they are found.
     Rows(Box<Rows>),
+    /// The rows of a materialized view, as they come.
+    Following(Subscription),
     /// Text for a person.
     Text(String),
     /// A query that runs on.
@@ -60,6 +63,7 @@ impl Engine {
                 let planned = self.plan(&query, self.name_of(None), parsed, script).await?;
                 Ok(Answer::Text(explanation(planned.explain())))
             }
+            Statement::Subscribe { rows, after, .. } => Ok(Answer::Following(Subscription::new(rows, after))),
             Statement::ExplainAnalyze(query) => self.analyzed(&query, parsed, script).await.map(Answer::Analysis),
             Statement::Nothing { note } => Ok(Answer::Text(note)),
             _ => self.change(parsed, script).await,

@@ -12,13 +12,14 @@ use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_sql::statement::Control;
 use millstream_sql::{ParsedStatement, Relation, RelationKind, Session as Language, Statement, StreamQuery};
 
-use super::answer::fixed_rows;
+use super::answer::{Answer, fixed_rows};
 use super::builder::StreamSpec;
 use super::home::{Home, KeptStatement};
 use super::live::LiveStreams;
 use super::query::{Rows, RunningQuery};
 use super::running::{Job, Running};
 use super::stream::PushStream;
+use super::subscription::Subscription;
 use crate::declarations::{StreamSides, declare, prepare, query_options, register_stream, table_definition};
 use crate::error::{Error, Result};
 use crate::explain::{analysis, explanation};
@@ -136,6 +137,22 @@ impl Engine {
         let script = Script::typed(sql);
         let (query, parsed) = self.only_rows(&script)?;
         self.rows(&query, &parsed, &script).await
+    }
+
+    /// Follows a materialized view: `SUBSCRIBE view`, and `AS OF EPOCH n` for what came after that.
+    ///
+    /// # Errors
+    /// Fails if the text is no such statement, or there is no such view.
+    pub async fn subscribe(&self, sql: &str) -> Result<Subscription> {
+        let script = Script::typed(sql);
+        let statements = self.statements(&script)?;
+        if let [parsed] = statements.as_slice()
+            && let Answer::Following(subscription) = self.answer(parsed, &script).await?
+        {
+            return Ok(subscription);
+        }
+        let error = millstream_sql::Error::new("this is no SUBSCRIBE").at(statements.first().map(|of| of.location));
+        Err(refusal(error.hint("write SUBSCRIBE view"), &script))
     }
 
     /// Says how a query would run and what state it would hold, without running it.

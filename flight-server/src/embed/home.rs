@@ -25,6 +25,7 @@ use millstream_sql::{ParsedStatement, Relation, RelationKind, Statement};
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Declared, Engine};
+use super::running::unplanned;
 use crate::cli::{self, StateArgs};
 use crate::declarations::{declare, prepare};
 use crate::error::{Error, Result};
@@ -121,6 +122,8 @@ impl Home {
     /// # Errors
     /// Fails if another process has it, and if what is in it cannot be read.
     fn open(folder: &Path, args: &StateArgs) -> Result<Self> {
+        let unusable = |source| Error::Io { context: format!("cannot use {}", folder.display()), source };
+        private_folder(folder).map_err(unusable)?;
         let place = StatePlace::Folder(folder.join("state"));
         // It locks the folder for this process.
         let state = State::open(&place, args)?;
@@ -128,9 +131,8 @@ impl Home {
             cli::Durability::PowerLoss => Durability::PowerLoss,
             cli::Durability::ProcessCrash => Durability::ProcessCrash,
         };
-        let failed = |source| Error::Io { context: format!("cannot use {}", folder.display()), source };
-        let files: Arc<dyn Files> = Arc::new(LocalFiles::open(folder, durability).map_err(failed)?);
-        files.create_folder(CATALOG).map_err(failed)?;
+        let files: Arc<dyn Files> = Arc::new(LocalFiles::open(folder, durability).map_err(unusable)?);
+        files.create_folder(CATALOG).map_err(unusable)?;
         let catalog = Mutex::new(read_catalog(files.as_ref())?);
         Ok(Self { folder: folder.to_owned(), files, state, catalog, streams: Mutex::default() })
     }
@@ -304,6 +306,15 @@ impl Home {
     }
 }
 
+/// Makes a folder, unless it is there, that its owner alone can look into: statements hold passwords.
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
 fn catalog_file(number: u64) -> String {
     format!("{CATALOG}/{number:020}.json")
 }
@@ -341,22 +352,22 @@ impl Engine {
         if let Some(home) = &engine.shared.home {
             engine.declared().language.read_states(home.state.states());
             let statements = home.catalog().0.statements.clone();
-            let (queries, declarations): (Vec<_>, Vec<_>) =
-                statements.into_iter().partition(|kept| !kept.query.is_empty());
-            engine.declare_again(home, declarations).await;
-            for kept in queries {
-                engine.start_kept(Arc::new(kept)).await;
-            }
+            engine.carry_out_again(home, statements.into_iter().map(Arc::new).collect()).await;
         }
         Ok(engine)
     }
 
-    /// Carries declarations out; one may need another that was replaced after it.
-    async fn declare_again(&self, home: &Home, mut waiting: Vec<KeptStatement>) {
+    /// Carries kept statements out; one may need another that was replaced after it.
+    async fn carry_out_again(&self, home: &Home, mut waiting: Vec<Arc<KeptStatement>>) {
         loop {
             let (count, mut failed) = (waiting.len(), Vec::new());
             for kept in waiting {
-                if let Err(error) = self.declare_kept(home, &kept).await {
+                let done = if kept.query.is_empty() {
+                    self.declare_kept(home, &kept).await
+                } else {
+                    self.start_kept(&kept).await
+                };
+                if let Err(error) = done {
                     failed.push((kept, error));
                 }
             }
@@ -364,12 +375,18 @@ impl Engine {
                 return;
             }
             if failed.len() == count {
-                for (kept, error) in failed {
-                    tracing::error!("the {} \"{}\" is not there: {}", kept.kind, kept.name, error.render());
-                }
-                return;
+                return failed.iter().for_each(|(kept, error)| self.tell_of_lost(kept, error));
             }
             waiting = failed.into_iter().map(|(kept, _)| kept).collect();
+        }
+    }
+
+    /// Says that a kept statement cannot be carried out any more; it stays in the catalog.
+    fn tell_of_lost(&self, kept: &Arc<KeptStatement>, error: &Error) {
+        if kept.query.is_empty() {
+            tracing::error!("the {} \"{}\" is not there: {}", kept.kind, kept.name, error.render());
+        } else {
+            self.note_trouble(kept, &unplanned(error));
         }
     }
 

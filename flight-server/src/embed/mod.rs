@@ -79,6 +79,7 @@ mod live;
 mod query;
 mod running;
 mod stream;
+mod subscription;
 
 pub(crate) use answer::Answer;
 pub use builder::StreamSpec;
@@ -88,5 +89,6 @@ pub use millstream_engine::query::QueryProgress;
 pub use millstream_engine::time::EventTime;
 pub use query::{Rows, RunningQuery};
 pub use stream::PushStream;
+pub use subscription::Subscription;
 
 pub use crate::error::{Error, Result};

@@ -115,14 +115,15 @@ impl Engine {
         Ok(ControlFlow::Break(job))
     }
 
-    /// The name for a query into a destination, that no other one has which is kept.
+    /// The name of a query into a destination: where queries are kept the first one that none has, so that a query that
+    /// was stopped goes on where it was.
     fn free_name(&self, destination: &str) -> String {
-        loop {
-            let name = self.name_of(Some(destination));
-            if self.shared.home.as_ref().is_none_or(|home| !home.has_query(&name)) {
-                return name;
-            }
-        }
+        let Some(home) = &self.shared.home else { return self.name_of(Some(destination)) };
+        let is_taken =
+            |name: &String| home.has_query(name) || self.running().queries.values().any(|live| live.name == *name);
+        let others = (2..).map(|number: u64| format!("{destination} {number}"));
+        let mut names = std::iter::once(destination.to_owned()).chain(others);
+        names.find(|name| !is_taken(name)).unwrap_or_default()
     }
 
     /// The query of that name that a statement runs.
@@ -310,11 +311,7 @@ impl Engine {
                 drop(self.spawn(begun, failures));
             }
             Err(Error::Engine(error)) => self.give_trouble(id, &kept, &error, failures),
-            Err(other) => {
-                // What it names is no longer there, or is another thing.
-                let error = EngineError::query(other.to_string(), "stop the query, or declare what it reads again");
-                self.give_trouble(id, &kept, &error, failures);
-            }
+            Err(other) => self.give_trouble(id, &kept, &unplanned(&other), failures),
         }
     }
 
@@ -327,8 +324,21 @@ impl Engine {
         self.begin_kept(job, &sides)
     }
 
-    /// Starts a query that an earlier process has left, or notes why that fails.
-    pub(super) async fn start_kept(&self, kept: Arc<KeptStatement>) {
+    /// Starts a query that an earlier process has left.
+    ///
+    /// # Errors
+    /// Fails if it cannot be planned, as long as what it names is not there; of any other failure the query says itself.
+    pub(super) async fn start_kept(&self, kept: &Arc<KeptStatement>) -> Result<()> {
+        match self.revived(kept).await {
+            Ok(begun) => drop(self.spawn(begun, 0)),
+            Err(Error::Engine(error)) => self.note_trouble(kept, &error),
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Has a query that could not be started say why; it is begun again where that can help.
+    pub(super) fn note_trouble(&self, kept: &Arc<KeptStatement>, error: &EngineError) {
         let id = {
             let mut running = self.running();
             running.started += 1;
@@ -339,13 +349,13 @@ impl Engine {
                 pause: watch::channel(false).0,
                 progress: watch::channel(QueryProgress::default()).1,
                 ingests: Vec::new(),
-                kept: Some(Arc::clone(&kept)),
+                kept: Some(Arc::clone(kept)),
                 trouble: None,
             };
             running.queries.insert(id, live);
             id
         };
-        self.begin_again(id, kept, 0).await;
+        self.give_trouble(id, kept, error, 0);
     }
 
     /// The queries that run, in the order in which they were started.
@@ -441,6 +451,11 @@ fn read(ingest: Arc<Ingest>) -> Arc<SpawnedTask<()>> {
 
 fn side_of(stream: &StreamDefinition, sides: &StreamSides) -> SideTables {
     sides.get(&stream.name).cloned().unwrap_or_else(|| SideTables::new(&stream.schema))
+}
+
+/// The failure of a kept query whose statement is refused: what it names is no longer there, or is another thing.
+pub(super) fn unplanned(error: &Error) -> EngineError {
+    EngineError::query(error.to_string(), "stop the query, or declare what it reads again")
 }
 
 /// Whether a failure may be over when the query is begun again: something outside has failed.

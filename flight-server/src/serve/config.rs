@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::access::User;
+use super::confine::Confinement;
 use crate::cli::{Durability, ServeArgs};
 use crate::error::{Error, Result};
 
@@ -25,6 +26,14 @@ pub(super) struct Config {
     pub(super) insecure: bool,
     /// How many clients are connected at the most.
     pub(super) max_connections: usize,
+    /// How many SELECTs run at once at the most.
+    pub(super) max_queries: usize,
+    /// The folders that connectors may read and write; all unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allowed_paths: Option<Vec<PathBuf>>,
+    /// The hosts that connectors may reach, with a port or without; all unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allowed_hosts: Option<Vec<String>>,
     /// How connections are encrypted; not at all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<Tls>,
@@ -55,6 +64,9 @@ impl Default for Config {
             standby: false,
             insecure: false,
             max_connections: 1_000,
+            max_queries: 200,
+            allowed_paths: None,
+            allowed_hosts: None,
             tls: None,
             users: Vec::new(),
         }
@@ -104,6 +116,19 @@ impl Config {
         Err(Error::Usage(format!(
             "{listen} is open to other machines: set up TLS and users, or say --insecure where the network is trusted"
         )))
+    }
+
+    /// Where connectors may go.
+    ///
+    /// # Errors
+    /// Names a folder that is not there.
+    pub(super) fn confinement(&self) -> Result<Confinement> {
+        let real = |path: &PathBuf| {
+            let context = format!("the allowed path {} cannot be used", path.display());
+            path.canonicalize().map_err(|source| Error::Io { context, source })
+        };
+        let paths = self.allowed_paths.as_ref().map(|paths| paths.iter().map(real).collect()).transpose()?;
+        Ok(Confinement { paths, hosts: self.allowed_hosts.clone() })
     }
 
     /// The configuration as a file would have it.

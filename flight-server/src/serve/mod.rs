@@ -11,7 +11,9 @@
 
 mod access;
 mod config;
+mod confine;
 mod flight;
+mod following;
 mod http;
 mod ingest;
 mod listen;
@@ -33,7 +35,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -44,6 +46,7 @@ use crate::embed::Engine;
 use crate::error::{Error, Result};
 use access::Access;
 use config::{Config, Tls};
+use confine::Confinement;
 use flight::Service;
 use sessions::{Session, Sessions};
 
@@ -62,6 +65,9 @@ struct Server {
     engine: Engine,
     sessions: Sessions,
     access: Access,
+    confinement: Confinement,
+    /// One place for each SELECT that may run at once.
+    places: Arc<Semaphore>,
     /// Becomes true when the server stops.
     stop: watch::Receiver<bool>,
 }
@@ -76,6 +82,7 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
         return print(&config.to_toml()?);
     }
     let tls = config.tls.as_ref().map(tls).transpose()?;
+    let confinement = config.confinement()?;
     let listener = TcpListener::bind(config.listen).await.map_err(|source| cannot_listen(config.listen, source))?;
     let address = listener.local_addr().map_err(|source| cannot_listen(config.listen, source))?;
     let Some(engine) = open(&config, &mut stop).await? else { return Ok(()) };
@@ -83,6 +90,8 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
         engine: engine.clone(),
         sessions: Sessions::default(),
         access: Access::new(&config.users),
+        confinement,
+        places: Arc::new(Semaphore::new(config.max_queries)),
         stop: stop.clone(),
     });
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };

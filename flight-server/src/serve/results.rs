@@ -17,7 +17,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use millstream_engine::query::QueryProgress;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
 use super::status::{bad_arrow, status};
@@ -27,7 +27,7 @@ use crate::embed::Rows;
 pub(super) type Messages = BoxStream<'static, Result<FlightData, Status>>;
 
 /// How long nothing is sent before an empty batch says that the query is alive.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// The columns as clients get them: without the types that some cannot read, and every column may be null, as plans do
 /// not always know better.
@@ -91,14 +91,14 @@ pub(super) fn fixed(batch: &RecordBatch) -> Messages {
         .boxed()
 }
 
-/// The messages of a query that runs, until it ends or the server stops; it is stopped when nobody takes them any more.
+/// The messages of a query that runs, until it ends; it is stopped when nobody takes them any more.
 ///
 /// Each batch has `{"epochs":n,"watermark":"…"}` as its metadata, and an endless query that gives no rows for a while an
 /// empty batch with it.
 ///
 /// # Errors
 /// Fails for columns that cannot be written.
-pub(super) fn running(rows: Rows, schema: SchemaRef, mut stop: watch::Receiver<bool>) -> Result<Messages, Status> {
+pub(super) fn running(rows: Rows, schema: SchemaRef, place: OwnedSemaphorePermit) -> Result<Messages, Status> {
     let heartbeat = batches_to_flight_data(&schema, vec![RecordBatch::new_empty(Arc::clone(&schema))]);
     let heartbeat = heartbeat.map_err(|error| bad_arrow(&error))?.pop();
     let progress = rows.watch();
@@ -107,15 +107,9 @@ pub(super) fn running(rows: Rows, schema: SchemaRef, mut stop: watch::Receiver<b
         let batch = batch.map_err(|error| FlightError::Tonic(Box::new(status(&error))))?;
         client_batch(&batch, &columns).map_err(FlightError::Arrow)
     });
-    let sent = Sent { encoder: encoded(schema, batches), heartbeat, progress, has_schema: false };
-    let stopped = async move {
-        // The sender lives as long as the server.
-        if stop.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+    let sent = Sent { encoder: encoded(schema, batches), heartbeat, progress, has_schema: false, _place: place };
     let messages = futures::stream::unfold(sent, Sent::next);
-    Ok(until(messages, stopped).boxed())
+    Ok(messages.boxed())
 }
 
 /// A result that is being sent.
@@ -126,6 +120,8 @@ struct Sent {
     progress: watch::Receiver<QueryProgress>,
     /// Whether the first message, which has the columns and no rows, was sent.
     has_schema: bool,
+    /// Its place among the queries that run at once, until its client has all rows or has left.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Sent {
@@ -157,7 +153,8 @@ fn encoded(
     FlightDataEncoderBuilder::new().with_schema(schema).build(batches)
 }
 
-fn to_status(error: FlightError) -> Status {
+/// The status that a failure to send rows is.
+pub(super) fn to_status(error: FlightError) -> Status {
     match error {
         FlightError::Tonic(status) => *status,
         FlightError::Arrow(error) => bad_arrow(&error),
@@ -165,20 +162,30 @@ fn to_status(error: FlightError) -> Status {
     }
 }
 
-/// The messages until the server stops, which is said at the end.
-fn until(
-    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
-    stopped: impl Future<Output = ()> + Send + 'static,
-) -> impl Stream<Item = Result<FlightData, Status>> + Send + 'static {
-    let state = Some((Box::pin(messages), Box::pin(stopped)));
-    futures::stream::unfold(state, async |state| {
-        let (mut messages, mut stopped) = state?;
+/// The messages until the client cancels them by another call, or the server stops.
+pub(super) fn until(messages: Messages, cancelled: watch::Receiver<bool>, stop: watch::Receiver<bool>) -> Messages {
+    let ended = Box::pin(async move {
+        tokio::select! {
+            () = becomes_true(cancelled) => Status::cancelled("the query was cancelled"),
+            () = becomes_true(stop) => Status::unavailable("the server stops"),
+        }
+    });
+    futures::stream::unfold(Some((messages, ended)), async |state| {
+        let (mut messages, mut ended) = state?;
         tokio::select! {
             biased;
-            () = &mut stopped => Some((Err(Status::unavailable("the server stops")), None)),
-            message = messages.next() => message.map(|message| (message, Some((messages, stopped)))),
+            status = &mut ended => Some((Err(status), None)),
+            message = messages.next() => message.map(|message| (message, Some((messages, ended)))),
         }
     })
+    .boxed()
+}
+
+/// Completes when a flag is set, and never if nobody is there to set it.
+async fn becomes_true(mut flag: watch::Receiver<bool>) {
+    if flag.wait_for(|flag| *flag).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 #[cfg(test)]

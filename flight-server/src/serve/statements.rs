@@ -5,18 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::arrow::array::StringArray;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::record_batch::RecordBatch;
-use futures::StreamExt;
 use millstream_engine::query::PlannedQuery;
+use millstream_engine::results::MaterializedRows;
 use millstream_sql::{ParsedStatement, Statement};
 use tonic::Status;
 
 use super::Server;
 use super::access::Right;
+use super::following::{followed_schema, following};
 use super::parameters::Template;
-use super::results::{Messages, client_schema, fixed, running};
+use super::results::{Messages, client_schema, fixed, running, until};
 use super::sessions::{Session, Waiting};
 use super::status::{bad_arrow, status};
-use crate::embed::Answer;
+use crate::embed::{Answer, Subscription};
 use crate::explain::analysis;
 use crate::session::Script;
 
@@ -29,7 +30,9 @@ const PLAN: &str = "plan";
 #[derive(Debug)]
 pub(super) enum Pending {
     /// A query; planned until it is fetched the first time.
-    Rows { planned: Mutex<Option<PlannedQuery>>, parsed: ParsedStatement, script: Script },
+    Rows { planned: Mutex<Option<Box<PlannedQuery>>>, parsed: ParsedStatement, script: Script },
+    /// A materialized view to be followed, from after an epoch on.
+    Following { rows: Arc<dyn MaterializedRows>, after: Option<u64> },
     /// A query to be run for the sake of what its plans do.
     Analysis { parsed: ParsedStatement, script: Script },
     /// Rows that are there; none, without columns, for a statement that was carried out.
@@ -69,7 +72,10 @@ impl Server {
             Statement::Select(query) => {
                 let planned = self.engine.plan_rows(&query, &parsed, &script).await.map_err(|error| status(&error))?;
                 let schema = client_schema(&planned.schema());
-                Ok((schema, Pending::Rows { planned: Mutex::new(Some(planned)), parsed, script }))
+                Ok((schema, Pending::Rows { planned: Mutex::new(Some(Box::new(planned))), parsed, script }))
+            }
+            Statement::Subscribe { rows, after, .. } => {
+                Ok((followed_schema(&rows.schema()), Pending::Following { rows, after }))
             }
             Statement::ExplainAnalyze(_) => Ok((plan_schema(), Pending::Analysis { parsed, script })),
             Statement::Explain(_) => {
@@ -95,6 +101,7 @@ impl Server {
                 let planned = self.engine.plan_rows(&query, &parsed, &script).await.map_err(|error| status(&error))?;
                 Ok(client_schema(&planned.schema()))
             }
+            Statement::Subscribe { rows, .. } => Ok(followed_schema(&rows.schema())),
             Statement::Explain(_) | Statement::ExplainAnalyze(_) => Ok(plan_schema()),
             _ => Ok(Arc::new(Schema::empty())),
         }
@@ -125,7 +132,11 @@ impl Server {
             script.settings = session.settings();
             let compiled = self.engine.asked(parsed, &script).map_err(|error| status(&error))?;
             session.user.check(right_for(&compiled))?;
-            if let Statement::Select(_) | Statement::Explain(_) | Statement::ExplainAnalyze(_) = compiled {
+            if let Statement::Select(_)
+            | Statement::Subscribe { .. }
+            | Statement::Explain(_)
+            | Statement::ExplainAnalyze(_) = compiled
+            {
                 return Err(Status::invalid_argument("the statement gives rows: run it as a query, not as an update"));
             }
             written += self.carry_out(session, compiled, parsed, &script).await?;
@@ -143,13 +154,14 @@ impl Server {
         if let Statement::Set { key, value } = compiled {
             return self.set(session, &key, &value).map(|()| 0);
         }
-        tracing::info!(target: "millstream::audit", user = session.user.name, statement = script.text, "carries out");
+        self.confinement.check(&compiled)?;
+        tracing::info!(target: "millstream::audit", user = session.user.name, "{}", told(&parsed.text));
         match self.engine.answer(parsed, script).await.map_err(|error| status(&error))? {
             Answer::Writing(query) | Answer::Analysis(query) => {
                 let summary = query.wait().await.map_err(|error| status(&error))?;
                 Ok(i64::try_from(summary.progress.rows_written).unwrap_or(i64::MAX))
             }
-            Answer::Started(_) | Answer::Text(_) | Answer::Rows(_) | Answer::Done => Ok(0),
+            Answer::Started(_) | Answer::Text(_) | Answer::Rows(_) | Answer::Following(_) | Answer::Done => Ok(0),
         }
     }
 
@@ -170,6 +182,10 @@ impl Server {
     pub(super) async fn fetch(&self, waiting: &Arc<Waiting>) -> Result<Messages, Status> {
         match &waiting.pending {
             Pending::Fixed(batch) => Ok(fixed(batch)),
+            Pending::Following { rows, after } => {
+                let subscription = Subscription::new(Arc::clone(rows), *after);
+                Ok(self.ending(following(subscription, *after)?, waiting))
+            }
             Pending::Analysis { parsed, script } => {
                 let answer = self.engine.answer(parsed, script).await.map_err(|error| status(&error))?;
                 let Answer::Analysis(query) = answer else { return Err(Status::internal("nothing to analyse")) };
@@ -179,15 +195,22 @@ impl Server {
             Pending::Rows { planned, parsed, script } => {
                 let planned = planned.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let planned = match planned {
-                    Some(planned) => planned,
+                    Some(planned) => *planned,
                     None => self.plan_again(parsed, script).await?,
                 };
+                let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+                    Status::resource_exhausted("as many SELECTs run as the server lets run at once: try again later")
+                })?;
                 let schema = client_schema(&planned.schema());
                 let rows = self.engine.start_rows(planned).map_err(|error| status(&error))?;
-                let cancelled = waiting.cancelled.subscribe();
-                Ok(stopped_by(running(rows, schema, self.stop.clone())?, Arc::clone(waiting), cancelled))
+                Ok(self.ending(running(rows, schema, place)?, waiting))
             }
         }
+    }
+
+    /// The messages until the client cancels them by another call, or the server stops.
+    fn ending(&self, messages: Messages, waiting: &Waiting) -> Messages {
+        until(messages, waiting.cancelled.subscribe(), self.stop.clone())
     }
 
     async fn plan_again(&self, parsed: &ParsedStatement, script: &Script) -> Result<PlannedQuery, Status> {
@@ -198,28 +221,6 @@ impl Server {
     }
 }
 
-/// The messages until the client cancels them by another call.
-fn stopped_by(
-    messages: Messages,
-    waiting: Arc<Waiting>,
-    mut cancelled: tokio::sync::watch::Receiver<bool>,
-) -> Messages {
-    let stop = Box::pin(async move {
-        // The sender is here.
-        let _ = cancelled.wait_for(|cancelled| *cancelled).await;
-        drop(waiting);
-    });
-    futures::stream::unfold(Some((messages, stop)), async |state| {
-        let (mut messages, mut stop) = state?;
-        tokio::select! {
-            biased;
-            () = &mut stop => Some((Err(Status::cancelled("the query was cancelled")), None)),
-            message = messages.next() => message.map(|message| (message, Some((messages, stop)))),
-        }
-    })
-    .boxed()
-}
-
 /// What one must be allowed to do for a statement.
 const fn right_for(statement: &Statement) -> Right {
     match statement {
@@ -228,10 +229,16 @@ const fn right_for(statement: &Statement) -> Right {
         | Statement::ExplainAnalyze(_)
         | Statement::Show(_)
         | Statement::ShowRunning(_)
+        | Statement::Subscribe { .. }
         | Statement::Set { .. }
         | Statement::Nothing { .. } => Right::Read,
         _ => Right::Administer,
     }
+}
+
+/// The first words of a statement, for the audit log: what it does and to what, and not what its options hold.
+fn told(text: &str) -> String {
+    text.split_whitespace().take_while(|word| !word.starts_with('(')).take(5).collect::<Vec<_>>().join(" ")
 }
 
 fn plan_schema() -> SchemaRef {

@@ -1,5 +1,6 @@
 //! Where statements are carried out: by an engine in this process, or by a server.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_flight::decode::FlightRecordBatchStream;
@@ -9,7 +10,7 @@ use futures::StreamExt;
 use millstream_sql::{ParsedStatement, Session as Language};
 
 use super::remote::{Remote, said};
-use crate::embed::{Answer, Engine, Rows, RunningQuery};
+use crate::embed::{Answer, Engine, Rows, RunningQuery, Subscription};
 use crate::error::Result;
 use crate::queries::thousands;
 use crate::session::{Script, refusal};
@@ -44,6 +45,8 @@ pub(super) enum Answered {
 #[derive(Debug)]
 pub(super) enum Found {
     Here(Box<Rows>),
+    /// The rows of a materialized view as they come, until they are not wanted any more.
+    Following(SchemaRef, Option<Box<Subscription>>, VecDeque<RecordBatch>),
     /// None once they are not wanted any more, which the server finds out by itself.
     There(SchemaRef, Option<Box<FlightRecordBatchStream>>),
 }
@@ -78,6 +81,9 @@ impl Backend {
         };
         Ok(match engine.answer(parsed, script).await? {
             Answer::Rows(rows) => Answered::Rows(Found::Here(rows)),
+            Answer::Following(view) => {
+                Answered::Rows(Found::Following(view.schema(), Some(Box::new(view)), VecDeque::new()))
+            }
             Answer::Text(text) => Answered::Text(text),
             Answer::Started(query) => Answered::Started(query),
             Answer::Writing(query) => Answered::Writing(query),
@@ -118,7 +124,7 @@ impl Found {
     pub(super) fn schema(&self) -> SchemaRef {
         match self {
             Self::Here(rows) => rows.schema(),
-            Self::There(schema, _) => Arc::clone(schema),
+            Self::Following(schema, ..) | Self::There(schema, _) => Arc::clone(schema),
         }
     }
 
@@ -126,6 +132,15 @@ impl Found {
     pub(super) async fn next(&mut self) -> Option<Result<RecordBatch>> {
         match self {
             Self::Here(rows) => rows.next().await,
+            Self::Following(_, view, waiting) => {
+                while waiting.is_empty() {
+                    match view.as_mut()?.next().await? {
+                        Ok(changes) => waiting.extend(changes.rows),
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                waiting.pop_front().map(Ok)
+            }
             Self::There(_, stream) => {
                 let batch = stream.as_mut()?.next().await?;
                 Some(batch.map_err(|error| said(&error)))
@@ -137,6 +152,7 @@ impl Found {
     pub(super) fn leave(&mut self) {
         match self {
             Self::Here(rows) => rows.ask_to_stop(),
+            Self::Following(_, view, _) => *view = None,
             Self::There(_, stream) => *stream = None,
         }
     }

@@ -145,16 +145,19 @@ fn what_a_query_needs_cannot_be_dropped_until_it_is_stopped() {
 #[test]
 fn a_query_that_fails_of_something_outside_is_begun_again() {
     let folder = Folder::new();
-    let input = folder.path("input.csv");
+    let database = folder.path("later/results.db");
     let server = Server::start(&folder, &[]);
-    server.ask(&format!(
-        "CREATE STREAM t (k VARCHAR, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH (connector = 'files', path = '{input}');
-         CREATE MATERIALIZED VIEW counted AS SELECT COUNT(*) AS n FROM t [Range 1 second, Slide 1 second]"
-    ));
+    server.ask(&format!("{TRADES}; CREATE SINK kept WITH (connector = 'sqlite', path = '{database}')"));
+    server.ask("INSERT INTO kept SELECT szcode, price FROM trades");
+    server.push(FIRST);
     let found = server.ask_until("SHOW QUERIES", |rows| rows.contains("restarting"));
-    assert!(found.contains("input.csv"), "{found}");
-    folder.write("input.csv", "a,2026-01-01T00:00:00.5\nb,2026-01-01T00:00:00.6\n");
-    server.ask_until("SELECT n FROM counted", |rows| rows == "n\n2\n");
+    assert!(found.contains("results.db"), "{found}");
+    // Over a restart too.
+    server.process.kill().check_killed();
+    let server = Server::start(&folder, &[]);
+    server.ask_until("SHOW QUERIES", |rows| rows.contains("kept,restarting"));
+    assert!(std::fs::create_dir(folder.path("later")).is_ok());
+    server.ask_until("SHOW QUERIES", |rows| rows.contains("kept,running") && rows.contains(",3,3,"));
 }
 
 #[test]
@@ -206,6 +209,47 @@ fn users_may_do_what_their_role_lets_them() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"rows\":3"), "{answer}");
     let printed = run(&["serve", "--config", &config, "--print-config"]).silent();
     assert!(printed.contains("name = \"wil\""), "{printed}");
+}
+
+#[test]
+fn connectors_go_where_they_are_allowed_to() {
+    let folder = Folder::new();
+    let inside = folder.path("in");
+    assert!(std::fs::create_dir(&inside).is_ok());
+    folder.write("in/t.csv", "1\n2\n");
+    let text = format!("allowed_paths = ['{inside}']\nallowed_hosts = ['127.0.0.1:9']\n");
+    let config = folder.write("server.toml", text);
+    let server = Server::start(&folder, &["--config", &config]);
+    let table = |name: &str, path: &str| {
+        format!("CREATE TABLE {name} (n BIGINT) WITH (connector = 'files', path = '{}')", folder.path(path))
+    };
+    server.ask(&table("held", "in/*.csv"));
+    assert_eq!(server.ask("SELECT SUM(n) AS n FROM held"), "n\n3\n");
+    server
+        .ask_as("", &table("elsewhere", "server.toml"))
+        .check_error(1, &["under none of the folders that are allowed"]);
+    let hook = "CREATE SINK s WITH (connector = 'webhook', url = 'http://10.0.0.1/hook', authorization = 'Bearer x')";
+    server.ask_as("", hook).check_error(1, &["a host that is not allowed"]);
+    assert_eq!(server.ask("SHOW SINKS").lines().count(), 1);
+}
+
+#[test]
+fn a_view_is_followed_and_goes_on_after_an_epoch() {
+    let folder = Folder::new();
+    let server = Server::start(&folder, &[]);
+    server.ask(&format!("{TRADES}; {TOTALS}"));
+    let connect = format!("grpc://{}", server.address);
+    let follow = |sql: &str| Running::start(&["sql", "--connect", &connect, "-e", sql, "--format", "csv"]);
+    let mut first = follow("SUBSCRIBE totals");
+    server.push(FIRST);
+    let row = first.wait_for_line("B,20,");
+    let epoch = row.trim().rsplit(',').next().unwrap_or_default().to_owned();
+    first.kill().check_killed();
+    let mut second = follow(&format!("SUBSCRIBE totals AS OF EPOCH {epoch}"));
+    server.push("A,9,90,2026-01-01T00:00:30\n");
+    second.wait_for_line("A,30,");
+    let seen = second.kill().stdout;
+    assert!(!seen.contains("B,20,"), "{seen}");
 }
 
 #[test]

@@ -214,6 +214,35 @@ def pandas_and_polars_read():
         assert frame["szcode"].to_list() == ["A", "B"], frame
 
 
+def adbc_subscribes_to_a_view():
+    with server() as running, running.connect() as connection:
+        query(connection, TRADES)
+        query(connection, TOTALS)
+        with running.connect() as other:
+            cursor = other.cursor()
+            cursor.execute("SUBSCRIBE totals")
+            reader = cursor.fetch_record_batch()
+            assert reader.schema.names[-1] == "_epoch", reader.schema
+            with connection.cursor() as producer:
+                producer.adbc_ingest("trades", rows(101), mode="append")
+            found = []
+            while len(found) < 2:
+                found += reader.read_next_batch().to_pylist()
+            assert sorted(row["szcode"] for row in found) == ["A", "B"], found
+            cursor.adbc_cancel()
+            cursor.close()
+            # Nothing that came before is given again.
+            cursor = other.cursor()
+            cursor.execute(f"SUBSCRIBE totals AS OF EPOCH {found[0]['_epoch']}")
+            with connection.cursor() as producer:
+                producer.adbc_ingest("trades", rows(101, 101), mode="append")
+            reader, again = cursor.fetch_record_batch(), []
+            while not again:
+                again = reader.read_next_batch().to_pylist()
+            assert again[0]["window_end"] > found[0]["window_end"], again
+            cursor.adbc_cancel()
+
+
 def pyarrow_puts_batches_once():
     with server() as running:
         with running.connect() as connection:
@@ -268,14 +297,47 @@ def http_takes_csv_json_and_arrow():
             assert answer.read() == b"ok\n"
 
 
+class Subscriber(threading.Thread):
+    """Follows the view `totals` over lost connections: its rows must come once each."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.address, self.rows, self.epoch, self.failure, self.done = address, [], None, None, False
+
+    def run(self):
+        while not self.done:
+            try:
+                self.follow()
+            except (adbc_driver_manager.Error, pyarrow.ArrowException, OSError) as error:
+                # The server was killed, and the next one is not there yet.
+                self.failure = error
+                threading.Event().wait(0.02)
+
+    def follow(self):
+        with flightsql.connect(f"grpc://{self.address()}", autocommit=True) as connection, connection.cursor() as cursor:
+            after = "" if self.epoch is None else f" AS OF EPOCH {self.epoch}"
+            cursor.execute(f"SUBSCRIBE totals{after}")
+            reader, coming = cursor.fetch_record_batch(), []
+            while not self.done:
+                batch = reader.read_next_batch().to_pylist()
+                coming += batch
+                if not batch and coming:
+                    # An empty batch says that the epoch before it is whole.
+                    self.epoch = coming[-1]["_epoch"]
+                    self.rows += [(row["szcode"], row["window_end"], row["turnover"], row["trades"]) for row in coming]
+                    coming = []
+
+
 def a_killed_server_goes_on_where_it_was():
     with tempfile.TemporaryDirectory() as folder:
         running = Server(folder)
+        subscriber = Subscriber(lambda: running.address)
         with running.connect() as connection:
             query(connection, TRADES)
             query(connection, TOTALS)
             query(connection, f"CREATE SINK kept WITH (connector = 'sqlite', path = '{folder}/kept.db')")
             query(connection, "INSERT INTO kept SELECT szcode, price FROM trades")
+        subscriber.start()
         taken = 0
         for number in range(12):
             # A producer that does not know whether its rows arrived sends them again under the same number.
@@ -305,6 +367,14 @@ def a_killed_server_goes_on_where_it_was():
             wait_for(connection, "SELECT SUM(trades) FROM totals", [(200,)])
             states = {row[0]: row[1] for row in query(connection, "SHOW QUERIES")}
             assert states == {"kept": "running", "totals": "running"}, states
+            whole = query(connection, "SELECT szcode, window_end, turnover, trades FROM totals ORDER BY 2, 1")
+            for _ in range(600):
+                if len(subscriber.rows) >= len(whole):
+                    break
+                threading.Event().wait(0.05)
+            subscriber.done = True
+            followed = sorted(subscriber.rows, key=lambda row: (row[1], row[0]))
+            assert followed == whole, (followed, whole, subscriber.failure)
         import sqlite3
 
         for _ in range(600):
@@ -424,6 +494,7 @@ CHECKS = [
     adbc_sees_metadata,
     adbc_ingests_a_million_rows,
     adbc_follows_an_endless_query_and_leaves_it,
+    adbc_subscribes_to_a_view,
     pandas_and_polars_read,
     pyarrow_puts_batches_once,
     http_takes_csv_json_and_arrow,

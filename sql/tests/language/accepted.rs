@@ -342,6 +342,21 @@ fn queries_that_run_are_named_as_words_or_texts() {
 }
 
 #[test]
+fn a_materialized_view_is_followed_from_an_epoch_on() {
+    let mut session = session();
+    let view = "CREATE MATERIALIZED VIEW m AS SELECT COUNT(*) AS n FROM STOCK [Range 1 minute, Slide 1 minute]";
+    run(&mut session, view).unwrap();
+    for (text, expected) in
+        [("SUBSCRIBE m", None), ("SUBSCRIBE TO m AS OF EPOCH 0", Some(0)), ("subscribe m as of epoch 7", Some(7))]
+    {
+        match run(&mut session, text).unwrap().remove(0) {
+            Statement::Subscribe { view, after, .. } => assert_eq!((view.as_str(), after), ("m", expected), "{text}"),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_window_over_a_view_without_one_is_that_of_its_stream() {
     let mut session = session();
     let views = "CREATE VIEW v_named AS SELECT eventTime AS at, s.szcode AS code, name, lastPrice * 2 AS twice

@@ -21,10 +21,12 @@ use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::logical_expr::LogicalPlan;
+use millstream_engine::batch::Epoch;
 use millstream_engine::plan::StreamTable;
-use millstream_engine::results::MaterializedRows;
+use millstream_engine::results::{Changes, MaterializedRows};
 use millstream_engine::time::EventTime;
 use millstream_sql::{Error, Session, Statement, StreamQuery};
+use tokio::sync::watch;
 
 const SCHEMA: &str = include_str!("../../../queries/refused/schema.sql");
 
@@ -77,6 +79,14 @@ impl MaterializedRows for NoRows {
 
     fn snapshot(&self, _: Option<EventTime>) -> millstream_engine::Result<Arc<dyn TableProvider>> {
         Ok(Arc::new(EmptyTable::new(self.schema())))
+    }
+
+    fn since(&self, _: Option<Epoch>) -> millstream_engine::Result<Option<Changes>> {
+        Ok(None)
+    }
+
+    fn commits(&self) -> watch::Receiver<Option<Epoch>> {
+        watch::channel(None).1
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
-use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::batch::Epoch;
 use millstream_engine::durable::durable_step;
 use millstream_engine::sink::SinkWriter;
@@ -15,13 +14,14 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::{Part, StillCounts};
 use crate::sinks::not_begun;
-use crate::sinks::relation::CREATE_LEDGER;
+use crate::sinks::relation::{CREATE_LEDGER, epoch_of, signed};
 use crate::sinks::sqlite::ledger::{self, Reign};
 use crate::sinks::taken_over;
 
 /// The parts in the order of their commits; rows as an Arrow IPC stream.
 const CREATE_PARTS: &str =
-    "CREATE TABLE IF NOT EXISTS part (number INTEGER PRIMARY KEY AUTOINCREMENT, instant BIGINT, rows BLOB NOT NULL)";
+    "CREATE TABLE IF NOT EXISTS part (number INTEGER PRIMARY KEY AUTOINCREMENT, instant BIGINT, rows BLOB NOT NULL,
+     epoch BIGINT NOT NULL DEFAULT 0)";
 /// The view's name in the ledger: a file has one view.
 const TABLE: &str = "part";
 
@@ -68,15 +68,16 @@ impl ViewFile {
         let mut connection = self.connect()?;
         let transaction = self.transaction(&mut connection)?;
         let mut select =
-            transaction.prepare("SELECT instant, rows FROM part ORDER BY number").map_err(self.failed())?;
+            transaction.prepare("SELECT instant, rows, epoch FROM part ORDER BY number").map_err(self.failed())?;
         let mut parts = select.query([]).map_err(self.failed())?;
         while let Some(part) = parts.next().map_err(self.failed())? {
-            let read = part.get::<_, Option<i64>>(0).and_then(|instant| Ok((instant, part.get::<_, Vec<u8>>(1)?)));
-            let (instant, bytes) = read.map_err(self.failed())?;
+            let instant = part.get::<_, Option<i64>>(0).map_err(self.failed())?.map(EventTime);
+            let bytes = part.get::<_, Vec<u8>>(1).map_err(self.failed())?;
+            let epoch = epoch_of(part.get::<_, i64>(2).map_err(self.failed())?);
             for rows in StreamReader::try_new(bytes.as_slice(), None)? {
                 let rows = rows?;
                 let is_alike = rows.schema() == self.schema;
-                if !is_alike || !take(Part { instant: instant.map(EventTime), rows })? {
+                if !is_alike || !take(Part { epoch, instant, rows })? {
                     self.has_other_rows = true;
                 }
             }
@@ -137,9 +138,9 @@ impl ViewFile {
             if !ledger::enter(&transaction, TABLE, &begun.writer, epoch).map_err(file.failed())? {
                 return Err(taken_over(&file.place()));
             }
-            file.keep_to(&transaction, counting)?;
+            file.keep_to(&transaction, epoch, counting)?;
             for part in parts {
-                file.insert(&transaction, part.instant, &part.rows)?;
+                file.insert(&transaction, part)?;
             }
             durable_step("view.commit");
             transaction.commit().map_err(file.failed())?;
@@ -149,7 +150,7 @@ impl ViewFile {
         })
     }
 
-    fn keep_to(&self, transaction: &Transaction<'_>, counting: &StillCounts) -> Result<()> {
+    fn keep_to(&self, transaction: &Transaction<'_>, epoch: Epoch, counting: &StillCounts) -> Result<()> {
         match counting {
             StillCounts::All => {}
             StillCounts::Since(oldest) => {
@@ -159,7 +160,7 @@ impl ViewFile {
             StillCounts::Only(batches) => {
                 transaction.execute("DELETE FROM part", []).map_err(self.failed())?;
                 for rows in batches {
-                    self.insert(transaction, None, rows)?;
+                    self.insert(transaction, &Part { epoch, instant: None, rows: rows.clone() })?;
                 }
             }
         }
@@ -174,18 +175,24 @@ impl ViewFile {
         done
     }
 
-    fn insert(&self, transaction: &Transaction<'_>, instant: Option<EventTime>, rows: &RecordBatch) -> Result<()> {
+    fn insert(&self, transaction: &Transaction<'_>, part: &Part) -> Result<()> {
         let mut writer = StreamWriter::try_new(Vec::new(), &self.schema)?;
-        writer.write(rows)?;
-        let bytes = writer.into_inner()?;
-        let insert = "INSERT INTO part (instant, rows) VALUES (?1, ?2)";
-        transaction.execute(insert, params![instant.map(|instant| instant.0), bytes]).map_err(self.failed())?;
+        writer.write(&part.rows)?;
+        let (instant, bytes) = (part.instant.map(|instant| instant.0), writer.into_inner()?);
+        let insert = "INSERT INTO part (instant, rows, epoch) VALUES (?1, ?2, ?3)";
+        transaction.execute(insert, params![instant, bytes, signed(part.epoch.0)]).map_err(self.failed())?;
         Ok(())
     }
 
     fn connect(&self) -> Result<Connection> {
         let connection = ledger::open(&self.path).map_err(self.failed())?;
         connection.execute_batch(&format!("{CREATE_LEDGER}; {CREATE_PARTS}")).map_err(self.failed())?;
+        // Files of before parts had an epoch.
+        let has_epochs = connection.prepare("SELECT epoch FROM part LIMIT 0").is_ok();
+        if !has_epochs {
+            let add = "ALTER TABLE part ADD COLUMN epoch BIGINT NOT NULL DEFAULT 0";
+            connection.execute_batch(add).map_err(self.failed())?;
+        }
         Ok(connection)
     }
 

@@ -6,6 +6,7 @@
 mod contents;
 mod file;
 mod groups;
+mod recent;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +17,23 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use millstream_engine::batch::Epoch;
-use millstream_engine::results::{MaterializedRows, Results};
+use millstream_engine::results::{Changes, MaterializedRows, Results};
 use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::time::{EventTime, Span};
 use millstream_engine::{Error, Result};
+
+use tokio::sync::watch;
 
 use super::staged::Staged;
 use super::{blocking, when_there_is_room};
 use contents::Contents;
 use file::ViewFile;
+use recent::Recent;
 
-/// Rows of one instant, or of none where the query has no windows.
+/// Rows of one instant, or of none where the query has no windows, and the epoch that brought them.
 #[derive(Debug, Clone)]
 struct Part {
+    epoch: Epoch,
     instant: Option<EventTime>,
     rows: RecordBatch,
 }
@@ -38,11 +43,15 @@ struct Part {
 struct ViewRows {
     schema: SchemaRef,
     kept: Mutex<Kept>,
+    /// Whether a row takes the place of an earlier one.
+    has_groups: bool,
+    commits: watch::Receiver<Option<Epoch>>,
 }
 
 #[derive(Debug)]
 struct Kept {
     contents: Contents,
+    recent: Recent,
     /// All results up to here are there.
     closed_to: EventTime,
     /// Its rows in a table; none after a change.
@@ -61,6 +70,8 @@ pub struct ViewSink {
     counting: StillCounts,
     /// None where nothing outlives the process.
     file: Option<Arc<Mutex<ViewFile>>>,
+    /// Tells those who follow the view; they are at its end when the sink is gone.
+    commits: watch::Sender<Option<Epoch>>,
 }
 
 impl ViewSink {
@@ -81,16 +92,37 @@ impl ViewSink {
         check(name, results, retain)?;
         let mut contents = Contents::new(results, retain, &schema)?;
         let mut file = file.map(|path| ViewFile::new(path, Arc::clone(&schema)));
-        let mut counting = StillCounts::All;
+        let (mut counting, mut recent) = (StillCounts::All, Recent::default());
         if let Some(file) = &mut file {
-            file.read(|part| if contents.takes(&part) { contents.add(&part).map(|()| true) } else { Ok(false) })?;
+            file.read(|part| {
+                let is_taken = contents.takes(&part);
+                if is_taken {
+                    if let (None, Some(_), 1..) = (recent.last, retain, part.epoch.0) {
+                        // What came before is kept no longer.
+                        recent.forget_to(Epoch(part.epoch.0 - 1));
+                    }
+                    contents.add(&part)?;
+                    recent.push(part.epoch, &part.rows);
+                }
+                Ok(is_taken)
+            })?;
             // A crash may have come before what is kept no longer was dropped.
             counting = contents.tidy()?;
         }
         let file = file.map(|file| Arc::new(Mutex::new(file)));
-        let kept = Mutex::new(Kept { contents, closed_to: EventTime(i64::MIN), table: None });
-        let rows = Arc::new(ViewRows { schema, kept });
-        Ok(Self { name: name.to_owned(), rows, staged: Staged::default(), committed: Vec::new(), counting, file })
+        let (commits, followed) = watch::channel(recent.last);
+        let kept = Mutex::new(Kept { contents, recent, closed_to: EventTime(i64::MIN), table: None });
+        let has_groups = matches!(results, Results::Groups(_));
+        let rows = Arc::new(ViewRows { schema, kept, has_groups, commits: followed });
+        Ok(Self {
+            name: name.to_owned(),
+            rows,
+            staged: Staged::default(),
+            committed: Vec::new(),
+            counting,
+            file,
+            commits,
+        })
     }
 
     /// The rows, for queries that read the view.
@@ -99,7 +131,7 @@ impl ViewSink {
     }
 
     fn stage_part(&mut self, epoch: Epoch, instant: Option<EventTime>, rows: &[RecordBatch]) {
-        let parts = rows.iter().filter(|rows| rows.num_rows() > 0).cloned().map(|rows| Part { instant, rows });
+        let parts = rows.iter().filter(|rows| rows.num_rows() > 0).cloned().map(|rows| Part { epoch, instant, rows });
         self.staged.add(epoch, &parts.collect::<Vec<_>>());
     }
 }
@@ -157,6 +189,7 @@ impl Sink for ViewSink {
         let parts = std::mem::take(&mut self.committed);
         if let Some(counting) = self.rows.add(&parts, instant)? {
             self.counting = counting;
+            self.commits.send_replace(self.rows.kept().recent.last);
         }
         Ok(())
     }
@@ -207,7 +240,10 @@ impl ViewRows {
         }
         let mut kept = self.kept();
         (kept.table, kept.closed_to) = (None, closed_to);
-        parts.iter().try_for_each(|part| kept.contents.add(part))?;
+        for part in parts {
+            kept.contents.add(part)?;
+            kept.recent.push(part.epoch, &part.rows);
+        }
         kept.contents.tidy().map(Some)
     }
 
@@ -216,6 +252,7 @@ impl ViewRows {
         let mut kept = self.kept();
         kept.table = None;
         kept.contents.clear();
+        kept.recent = Recent::default();
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -247,6 +284,25 @@ impl MaterializedRows for ViewRows {
             kept.table = Some(Arc::clone(&table));
         }
         Ok(table)
+    }
+
+    fn since(&self, after: Option<Epoch>) -> Result<Option<Changes>> {
+        let mut kept = self.kept();
+        let Some(epoch) = kept.recent.last.filter(|last| after < Some(*last)) else { return Ok(None) };
+        let changed = after.map(|after| kept.recent.after(after));
+        let rows = match changed {
+            Some(Some(rows)) => rows,
+            Some(None) if !self.has_groups => {
+                let message = "rows after that epoch are no longer known";
+                return Err(Error::query(message, "subscribe without an epoch: the rows that are kept come first"));
+            }
+            Some(None) | None => kept.contents.batches(EventTime(i64::MAX))?,
+        };
+        Ok(Some(Changes { epoch, rows }))
+    }
+
+    fn commits(&self) -> watch::Receiver<Option<Epoch>> {
+        self.commits.clone()
     }
 }
 

@@ -225,3 +225,62 @@ async fn what_is_retained_is_a_matter_of_the_view_that_reads_the_file() {
     let mut other = ViewSink::open("w", &Results::Groups(vec![0]), numbers(&[]).schema(), None, file).unwrap();
     assert!(other.begin(&writer("q", 3)).await.unwrap_err().to_string().contains("are of another kind"));
 }
+
+/// The values that came after an epoch, and the epoch to go on after.
+fn came(rows: &Arc<dyn MaterializedRows>, after: Option<u64>) -> Option<(u64, Vec<i64>)> {
+    let changes = rows.since(after.map(Epoch)).unwrap()?;
+    let last =
+        |batch: &RecordBatch| batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>().values().to_vec();
+    Some((changes.epoch.0, changes.rows.iter().flat_map(last).collect()))
+}
+
+#[tokio::test]
+async fn whoever_follows_a_view_gets_each_row_once_over_a_restart_too() {
+    let folder = TempDir::new().unwrap();
+    let mut sink = instants(None, Some(file_in(&folder)));
+    sink.begin(&writer("q", 1)).await.unwrap();
+    let rows = sink.rows();
+    let mut commits = rows.commits();
+    put(&mut sink, 0, 10, &[1, 2]).await.unwrap();
+    assert!(commits.has_changed().unwrap());
+    assert_eq!(came(&rows, None), Some((0, vec![1, 2])));
+    // An epoch without rows is none that brings any.
+    sink.commit(Epoch(1)).await.unwrap();
+    sink.publish(EventTime(15)).unwrap();
+    assert_eq!(came(&rows, Some(0)), None);
+    put(&mut sink, 2, 20, &[3]).await.unwrap();
+    put(&mut sink, 3, 30, &[4]).await.unwrap();
+    assert_eq!(came(&rows, Some(0)), Some((3, vec![3, 4])));
+    drop(sink);
+    commits.borrow_and_update();
+    assert!(commits.changed().await.is_err(), "its end is not told");
+    let rows = instants(None, Some(file_in(&folder))).rows();
+    assert_eq!(came(&rows, Some(0)), Some((3, vec![3, 4])));
+    assert_eq!(came(&rows, Some(3)), None);
+}
+
+#[tokio::test]
+async fn rows_that_are_no_longer_kept_are_refused_and_not_passed_over() {
+    let folder = TempDir::new().unwrap();
+    let mut sink = instants(Some(10), Some(file_in(&folder)));
+    sink.begin(&writer("q", 1)).await.unwrap();
+    for epoch in 0..5 {
+        put(&mut sink, epoch, 10 * epoch.cast_signed(), &[epoch.cast_signed()]).await.unwrap();
+    }
+    // Dropped from the file with the commit after it.
+    drop(sink);
+    let rows = instants(Some(10), Some(file_in(&folder))).rows();
+    assert_eq!(came(&rows, Some(3)), Some((4, vec![4])));
+    assert!(rows.since(Some(Epoch(0))).is_err());
+    assert!(came(&rows, None).is_some_and(|(epoch, _)| epoch == 4));
+}
+
+#[tokio::test]
+async fn changes_of_groups_are_single_ones_while_they_are_known() {
+    let mut sink = groups(None);
+    let rows = sink.rows();
+    put_groups(&mut sink, 0, &[(1, 10), (2, 20)]).await;
+    put_groups(&mut sink, 1, &[(2, 21)]).await;
+    assert_eq!(came(&rows, Some(0)), Some((1, vec![21])));
+    assert_eq!(came(&rows, None), Some((1, vec![10, 21])));
+}

@@ -45,7 +45,7 @@ impl RowLogReader {
                 self.segment = None;
                 found
             }
-            None => self.from_disk().await?,
+            None => self.read_disk().await?,
         };
         self.at = found.end();
         Ok(found)
@@ -59,8 +59,8 @@ impl RowLogReader {
         self.at = at;
     }
 
-    async fn from_disk(&mut self) -> Result<LoggedRows> {
-        if let Some(found) = self.in_segment()? {
+    async fn read_disk(&mut self) -> Result<LoggedRows> {
+        if let Some(found) = self.read_segment()? {
             return Ok(found);
         }
         let (shared, at) = (Arc::clone(&self.shared), self.at);
@@ -75,7 +75,7 @@ impl RowLogReader {
         });
         let loaded = loading.join().await;
         self.segment = Some(loaded.map_err(|error| Error::internal(format!("reading a row log stopped: {error}")))??);
-        match (self.in_segment()?, &self.segment) {
+        match (self.read_segment()?, &self.segment) {
             (Some(found), _) => Ok(found),
             (None, Some(segment)) => Err(segment.damaged()),
             (None, None) => Err(Error::internal("a segment was lost")),
@@ -83,7 +83,7 @@ impl RowLogReader {
     }
 
     /// The rows from its place on in the segment at hand.
-    fn in_segment(&mut self) -> Result<Option<LoggedRows>> {
+    fn read_segment(&mut self) -> Result<Option<LoggedRows>> {
         let Some(segment) = &mut self.segment else { return Ok(None) };
         while let Some(body) = segment.next()? {
             if body.end() <= self.at {

@@ -1,0 +1,126 @@
+//! Where connectors may go that clients declare: files under some folders, some hosts.
+
+use std::path::{Component, Path, PathBuf};
+
+use millstream_engine::plan::WithOption;
+use millstream_sql::Statement;
+use tonic::Status;
+
+/// The options that name a file or folder, and those that name a host.
+const PATHS: [&str; 1] = ["path"];
+const HOSTS: [&str; 3] = ["address", "host", "url"];
+
+/// What is allowed; where nothing is said everything is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Confinement {
+    /// The folders, as they are on the disk.
+    pub(super) paths: Option<Vec<PathBuf>>,
+    /// `host`, or `host:port`.
+    pub(super) hosts: Option<Vec<String>>,
+}
+
+impl Confinement {
+    /// Refuses a declaration whose connector would go elsewhere.
+    ///
+    /// # Errors
+    /// Names the option and what is allowed.
+    pub(super) fn check(&self, statement: &Statement) -> Result<(), Status> {
+        let options = match statement {
+            Statement::CreateStream { definition, .. } | Statement::CreateTable { definition, .. } => {
+                &definition.options
+            }
+            Statement::CreateSink { definition, .. } => &definition.options,
+            _ => return Ok(()),
+        };
+        options.iter().try_for_each(|option| self.check_option(option))
+    }
+
+    fn check_option(&self, WithOption { key, value, .. }: &WithOption) -> Result<(), Status> {
+        if let (true, Some(allowed)) = (PATHS.contains(&key.as_str()), &self.paths) {
+            let real = real_path(Path::new(value));
+            if !real.is_some_and(|path| allowed.iter().any(|root| path.starts_with(root))) {
+                let roots: Vec<_> = allowed.iter().map(|root| root.display().to_string()).collect();
+                let message = format!("the option {key} is under none of the folders that are allowed: {roots:?}");
+                return Err(Status::permission_denied(message));
+            }
+        }
+        if let (true, Some(allowed)) = (HOSTS.contains(&key.as_str()), &self.hosts) {
+            let given = host_of(value);
+            let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+            if !allowed.iter().any(|allowed| allowed == given || allowed == host) {
+                let message = format!("the option {key} names a host that is not allowed; those that are: {allowed:?}");
+                return Err(Status::permission_denied(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a path leads, through links, as far as it exists; what is made behind it stays there. A pattern counts as the
+/// folder before it. None for a path that leaves what exists by `..`, and for a URL.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    if path.to_string_lossy().contains("://") {
+        return None;
+    }
+    let absolute = std::path::absolute(path).ok()?;
+    let mut existing = absolute.as_path();
+    let mut rest = Vec::new();
+    loop {
+        if let Ok(real) = existing.canonicalize() {
+            return Some(rest.iter().rev().fold(real, |path, part| path.join(part)));
+        }
+        match existing.components().next_back()? {
+            Component::Normal(part) => rest.push(part.to_owned()),
+            _ => return None,
+        }
+        existing = existing.parent()?;
+    }
+}
+
+/// The host with its port, if it has one, of an address or URL.
+fn host_of(value: &str) -> &str {
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(key: &str, value: &str) -> WithOption {
+        WithOption { key: key.to_owned(), value: value.to_owned(), location: None }
+    }
+
+    #[test]
+    fn a_path_is_where_it_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("in")).unwrap();
+        std::os::unix::fs::symlink("/", root.join("in/link")).unwrap();
+        let confined = Confinement { paths: Some(vec![root.join("in")]), hosts: None };
+        let check = |path: &str| confined.check_option(&option("path", &root.join(path).display().to_string()));
+        for inside in ["in", "in/new/file.csv", "in/*.csv", "in/x/../y.csv"] {
+            // A pattern with `..` behind something that is not there is refused.
+            assert_eq!(check(inside).is_ok(), inside != "in/x/../y.csv", "{inside}");
+        }
+        for outside in ["", "other", "in/../other", "in/link/etc/passwd", "in/link/*"] {
+            assert!(check(outside).is_err(), "{outside}");
+        }
+        assert!(confined.check_option(&option("path", "file:///etc/passwd")).is_err());
+        assert!(confined.check_option(&option("format", "/etc/passwd")).is_ok());
+        assert!(Confinement::default().check_option(&option("path", "/etc/passwd")).is_ok());
+    }
+
+    #[test]
+    fn a_host_is_that_of_the_address_or_url() {
+        let hosts = Some(vec!["db".to_owned(), "127.0.0.1:80".to_owned()]);
+        let confined = Confinement { paths: None, hosts };
+        let check = |key: &str, value: &str| confined.check_option(&option(key, value)).is_ok();
+        assert!(check("url", "postgres://me:pass@db:5432/x") && check("address", "127.0.0.1:80"));
+        assert!(check("url", "http://127.0.0.1:80/db") && check("host", "db"));
+        for wrong in ["postgres://db@evil/x", "http://127.0.0.1:81/", "http://evil/?@db", "evil#@db"] {
+            assert!(!check("url", wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+SUBSCRIBE v_minutes AS OF EPOCH soon
