@@ -23,15 +23,22 @@ pub struct LoggedPush {
     shape: Arc<RowShape>,
     name: Arc<str>,
     log: RowLog,
+    /// What no other log is called.
+    id: Arc<str>,
 }
 
 impl LoggedPush {
-    /// The stream that `definition` declares, over its log.
+    /// The stream that `definition` declares, over its log; `id` is what no other log is called.
     ///
     /// # Errors
     /// Fails for options that are unknown or wrong.
-    pub fn new(definition: &StreamDefinition, log: RowLog) -> Result<Self> {
-        Ok(Self { shape: shape_of(definition)?, name: name_of(definition), log })
+    pub fn new(definition: &StreamDefinition, log: RowLog, id: &str) -> Result<Self> {
+        Ok(Self { shape: shape_of(definition)?, name: name_of(definition), log, id: id.into() })
+    }
+
+    /// Takes no rows any more.
+    pub fn close(&self) {
+        self.log.close();
     }
 
     /// The declared columns.
@@ -86,7 +93,16 @@ impl Source for LoggedPush {
         true
     }
 
-    async fn open(&self, from: &[Offset], _: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
+    async fn open(&self, from: &[Offset], index: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
+        match index.notes().first() {
+            // The offset of a query is a place in one log only.
+            Some(known) if **known != *self.id => {
+                let message = format!("{} was dropped and made anew since this query has read it", self.name);
+                return Err(Error::state(message, "write into another sink, or let the state of the query go"));
+            }
+            Some(_) => {}
+            None => index.push(&self.id)?,
+        }
         let from = from.first().map_or(0, |offset| offset.0);
         if from > self.log.end() {
             let message = format!("{} has {} rows, and a query has read {from} of them", self.name, self.log.end());

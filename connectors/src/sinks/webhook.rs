@@ -12,6 +12,7 @@ use millstream_engine::batch::Epoch;
 use millstream_engine::sink::{Guarantee, Sink, SinkWriter};
 use millstream_engine::{Error, Result};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::not_begun;
@@ -54,7 +55,8 @@ impl WebhookSink {
     /// # Errors
     /// Fails if the machine's certificates cannot be used.
     pub(super) fn new(target: Target) -> Result<Self> {
-        let client = Client::builder().timeout(target.timeout).build();
+        // Rows go where they were sent to and nowhere else.
+        let client = Client::builder().timeout(target.timeout).redirect(Policy::none()).build();
         let client = client.map_err(|error| Error::external("preparing web requests", error))?;
         Ok(Self { target, client, writer: None, staged: Staged::default() })
     }

@@ -16,20 +16,23 @@ pub(super) const HEAD: usize = 13;
 /// The bytes behind a body.
 pub(super) const FOOT: usize = 1;
 
-/// The bytes that stand for a body.
+/// The bytes that stand for a body, which is given in parts.
 ///
 /// # Errors
 /// Fails for a body of 4 GiB and more.
-pub(super) fn framed(body: &[u8]) -> Result<Vec<u8>> {
-    let size = length(body.len())?;
-    let mut bytes = Vec::with_capacity(HEAD + body.len() + FOOT);
-    bytes.push(b'[');
-    bytes.extend_from_slice(&size);
-    bytes.extend_from_slice(&crc32fast::hash(&size).to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(body).to_le_bytes());
-    bytes.extend_from_slice(body);
-    bytes.push(b']');
-    Ok(bytes)
+pub(super) fn framed(parts: &[&[u8]]) -> Result<Vec<u8>> {
+    let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+    let size = length(bytes)?;
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    let mut framed = Vec::with_capacity(HEAD + bytes + FOOT);
+    framed.push(b'[');
+    framed.extend_from_slice(&size);
+    framed.extend_from_slice(&crc32fast::hash(&size).to_le_bytes());
+    framed.extend_from_slice(&hasher.finalize().to_le_bytes());
+    parts.iter().for_each(|part| framed.extend_from_slice(part));
+    framed.push(b']');
+    Ok(framed)
 }
 
 /// The body at `at`, if it is whole.

@@ -11,6 +11,7 @@ mod segment;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::record_batch::RecordBatch;
@@ -27,6 +28,9 @@ use writer::{Append, Writer};
 const WAITING_APPENDS: usize = 256;
 /// How much of the newest rows stays in memory, in bytes.
 const TAIL_BYTES: usize = 32 << 20;
+
+/// The longest name of a producer, in bytes: many of them are remembered.
+const MAX_ID_BYTES: usize = 256;
 
 /// Who appends, and the number of the append among theirs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +77,8 @@ struct Shared {
     tail: Mutex<Tail>,
     /// The number of the next row.
     end: watch::Sender<u64>,
+    /// Whether it takes no rows any more.
+    is_closed: AtomicBool,
 }
 
 /// The newest rows.
@@ -96,8 +102,13 @@ impl RowLog {
         files.create_folder(folder).map_err(|error| failed(files.as_ref(), folder, error))?;
         let recovered = segment::recover(files.as_ref(), folder)?;
         let (end, _) = watch::channel(recovered.end);
-        let shared =
-            Arc::new(Shared { files: Arc::clone(files), folder: folder.to_owned(), tail: Mutex::default(), end });
+        let shared = Arc::new(Shared {
+            files: Arc::clone(files),
+            folder: folder.to_owned(),
+            tail: Mutex::default(),
+            end,
+            is_closed: AtomicBool::new(false),
+        });
         let (appends, queue) = mpsc::channel(WAITING_APPENDS);
         let writer = Writer::new(Arc::clone(&shared), recovered, segment_bytes);
         std::thread::Builder::new()
@@ -114,6 +125,10 @@ impl RowLog {
     pub async fn append(&self, rows: RecordBatch, by: Option<Producer>) -> Result<Appended> {
         if rows.num_rows() == 0 && by.is_none() {
             return Ok(Appended::Logged);
+        }
+        if let Some(by) = by.as_ref().filter(|by| by.id.len() > MAX_ID_BYTES) {
+            let message = format!("the name of a producer has {} bytes", by.id.len());
+            return Err(Error::data(message, format!("{MAX_ID_BYTES} are allowed")));
         }
         let bytes = segment::write_append(&rows, by.as_ref())?;
         let (done, answer) = oneshot::channel();
@@ -132,7 +147,12 @@ impl RowLog {
         RowLogReader::new(Arc::clone(&self.shared), from)
     }
 
-    /// Removes the log in `folder`, which nobody uses any more.
+    /// Takes no rows any more, so that none is acknowledged that is then removed.
+    pub fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Removes the log in `folder`, which is closed or was never opened.
     ///
     /// # Errors
     /// As the disk fails.
@@ -146,6 +166,10 @@ impl RowLog {
 }
 
 impl Shared {
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }

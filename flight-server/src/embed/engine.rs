@@ -302,7 +302,12 @@ impl Engine {
         self.check_unused(&compiled, parsed, script)?;
         match &compiled {
             Statement::Control { action, query, location } => {
-                return self.control(*action, query, *location, script);
+                self.control(*action, query, *location, script)?;
+                if *action == Control::Stop && self.shared.home.is_some() {
+                    // The same INSERT goes on where it was, once it is there no more.
+                    self.ended(query).await;
+                }
+                return Ok(());
             }
             // Nobody could read what it goes on to keep.
             Statement::Drop { kind: RelationKind::MaterializedView, name } => self.stop_view(name, script).await?,
@@ -363,6 +368,8 @@ impl Engine {
         let _ = self.control(Control::Stop, &query, None, script);
         if let Some(home) = &self.shared.home {
             self.ended(&query).await;
+            // It may have been about to be begun again.
+            self.declared().views.remove(name);
             home.forget_view(&query)?;
         }
         Ok(())

@@ -56,6 +56,9 @@ pub(super) struct KeptStatement {
     /// The sink of that query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sink: Option<String>,
+    /// The streams that it reads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) reads: Vec<String>,
     /// The folder of the rows of a pushed stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<String>,
@@ -88,6 +91,7 @@ impl KeptStatement {
             settings: script.settings.clone(),
             query: String::new(),
             sink: None,
+            reads: Vec::new(),
             log: None,
         }
     }
@@ -226,14 +230,33 @@ impl Home {
     fn note_stream(&self, definition: &StreamDefinition, parsed: &ParsedStatement, script: &Script) -> Result<()> {
         let kind = RelationKind::Stream.noun();
         let mut kept = KeptStatement::of(kind, &definition.name, parsed, script);
+        let before = self.log_of(&definition.name);
+        if before.is_some() && self.pushed(&definition.name).is_none() {
+            let message =
+                format!("stream \"{}\" was declared before, and its rows could not be opened", definition.name);
+            let hint = "the log of the server says why; DROP STREAM removes them, another name leaves them";
+            return Err(EngineError::state(message, hint).into());
+        }
+        let mut opened = None;
         if is_pushed(definition) {
             let log = format!("streams/{}", uuid::Uuid::new_v4());
-            self.open_log(definition, &log)?;
+            opened = Some(self.open_log(definition, &log)?);
             kept.log = Some(log);
         }
-        let before = self.log_of(&definition.name);
         self.add(&kept)?;
+        self.replace_log(&definition.name, opened);
         self.erase(before)
+    }
+
+    /// Puts the log of a stream in the place of the one before, which takes no rows any more.
+    fn replace_log(&self, stream: &str, opened: Option<LoggedPush>) {
+        let mut streams = self.streams();
+        let before = match opened {
+            Some(opened) => streams.insert(stream.to_owned(), opened),
+            None => streams.remove(stream),
+        };
+        drop(streams);
+        before.inspect(LoggedPush::close);
     }
 
     fn log_of(&self, stream: &str) -> Option<String> {
@@ -246,7 +269,7 @@ impl Home {
         let log = if kind == RelationKind::Stream { self.log_of(name) } else { None };
         self.remove(kind.noun(), name)?;
         if log.is_some() {
-            self.streams().remove(name);
+            self.replace_log(name, None);
         }
         self.erase(log)
     }
@@ -259,7 +282,7 @@ impl Home {
         Ok(())
     }
 
-    fn open_log(&self, definition: &StreamDefinition, folder: &str) -> Result<()> {
+    fn open_log(&self, definition: &StreamDefinition, folder: &str) -> Result<LoggedPush> {
         let durability = match definition.durability {
             None => None,
             Some(StreamDurability::PowerLoss) => Some(Durability::PowerLoss),
@@ -273,9 +296,7 @@ impl Home {
         };
         let files = durability.and_then(|durability| self.files.surviving(durability));
         let files = files.unwrap_or_else(|| Arc::clone(&self.files));
-        let pushed = LoggedPush::new(definition, RowLog::open(&files, folder)?)?;
-        self.streams().insert(definition.name.clone(), pushed);
-        Ok(())
+        Ok(LoggedPush::new(definition, RowLog::open(&files, folder)?, folder)?)
     }
 
     fn pushed(&self, stream: &str) -> Option<LoggedPush> {
@@ -384,7 +405,7 @@ impl Engine {
     /// Says that a kept statement cannot be carried out any more; it stays in the catalog.
     fn tell_of_lost(&self, kept: &Arc<KeptStatement>, error: &Error) {
         if kept.query.is_empty() {
-            tracing::error!("the {} \"{}\" is not there: {}", kept.kind, kept.name, error.render());
+            tracing::error!("the {} \"{}\" is not there: {}", kept.kind, kept.name, error);
         } else {
             self.note_trouble(kept, &unplanned(error));
         }
@@ -395,7 +416,8 @@ impl Engine {
         let compiled = self.compile(&parsed, &script)?;
         let prepared = prepare(&compiled).await?;
         if let (Statement::CreateStream { definition, .. }, Some(log)) = (&compiled, &kept.log) {
-            home.open_log(definition, log)?;
+            let opened = home.open_log(definition, log)?;
+            home.replace_log(&definition.name, Some(opened));
         }
         let mut declared = self.declared();
         let Declared { language, sides, memory, .. } = &mut *declared;

@@ -51,6 +51,11 @@ impl RunningQuery {
         self.ended.is_terminated() || !self.ended.is_empty()
     }
 
+    /// What stops it when it is dropped.
+    pub(crate) fn stopping(&self) -> Stopping {
+        Stopping(self.stop.clone())
+    }
+
     /// Waits until its streams are at their ends.
     ///
     /// # Errors
@@ -70,6 +75,16 @@ impl RunningQuery {
 
     async fn end(&mut self) -> Result<Summary> {
         flattened((&mut self.ended).await)
+    }
+}
+
+/// Stops a query when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Stopping(watch::Sender<bool>);
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

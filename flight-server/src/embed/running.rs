@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
+use futures::FutureExt;
 use millstream_connectors::{ViewSink, is_pushed};
 use millstream_engine::Error as EngineError;
 use millstream_engine::durable::resume_streams;
 use millstream_engine::ingest::Ingest;
-use millstream_engine::plan::{Location, StreamDefinition};
+use millstream_engine::plan::{Location, StreamDefinition, StreamDurability};
 use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
@@ -34,6 +36,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A query that ran for so long has got over what it failed of before.
 const WELL_AFTER: Duration = Duration::from_secs(300);
+
+/// How often it is looked whether a query has ended.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The queries that run or will be begun again.
 #[derive(Debug, Default)]
@@ -104,14 +109,18 @@ impl Engine {
             _ => return Ok(ControlFlow::Continue(compiled)),
         };
         let name = self.free_name(&destination);
-        let kept = match &self.shared.home {
-            Some(_) if is_streaming => Some(Arc::new(KeptStatement::query(&compiled, name.clone(), parsed, script))),
-            _ => None,
+        let Some(home) = self.shared.home.as_ref().filter(|_| is_streaming) else {
+            return Ok(ControlFlow::Break(self.job_of(compiled, name, None, parsed, script).await?));
         };
-        let job = self.job_of(compiled, name, kept.clone(), parsed, script).await?;
-        if let (Some(home), Some(kept)) = (&self.shared.home, kept) {
-            home.add(&kept)?;
+        let mut kept = KeptStatement::query(&compiled, name.clone(), parsed, script);
+        let mut job = self.job_of(compiled, name, None, parsed, script).await?;
+        kept.reads = job.query.streams().iter().map(|stream| stream.name.clone()).collect();
+        let kept = Arc::new(kept);
+        if let Err(error) = self.check_keepable(&job.query).and_then(|()| home.add(&kept)) {
+            self.undo(&kept)?;
+            return Err(error);
         }
+        job.kept = Some(kept);
         Ok(ControlFlow::Break(job))
     }
 
@@ -124,6 +133,31 @@ impl Engine {
         let others = (2..).map(|number: u64| format!("{destination} {number}"));
         let mut names = std::iter::once(destination.to_owned()).chain(others);
         names.find(|name| !is_taken(name)).unwrap_or_default()
+    }
+
+    /// Refuses a query of which nothing can be kept, or that would read what only one query can.
+    fn check_keepable(&self, query: &PlannedQuery) -> Result<()> {
+        for stream in query.streams() {
+            if stream.durability == Some(StreamDurability::None) {
+                let message = format!("nothing is kept of stream \"{}\", which has durability = 'none'", stream.name);
+                return Err(EngineError::query(message, "declare it without, or SELECT from it").into());
+            }
+            let running = self.running();
+            let reads = |live: &&Live| {
+                let same = live
+                    .ingests
+                    .iter()
+                    .any(|ingest| ingest.definition().name == stream.name && !ingest.is_replayable());
+                live.kept.is_some() && same
+            };
+            if let Some(other) = running.queries.values().find(reads) {
+                let message = format!("\"{}\" is read by query '{}' and cannot be read again", stream.name, other.name);
+                let hint =
+                    "declare it once more under another name, or send its rows to a stream with connector = 'push'";
+                return Err(EngineError::query(message, hint).into());
+            }
+        }
+        Ok(())
     }
 
     /// The query of that name that a statement runs.
@@ -234,6 +268,10 @@ impl Engine {
 
     /// Runs a query in a task of its own; `failures` is how often it has failed without running well between.
     fn spawn(&self, begun: Begun, failures: u32) -> RunningQuery {
+        self.spawn_in(&mut self.running(), begun, failures)
+    }
+
+    fn spawn_in(&self, running: &mut Running, begun: Begun, failures: u32) -> RunningQuery {
         let Begun { name, query, mut sink, stop, held, kept } = begun;
         let (progress, stopped) = (query.progress(), stop.subscribe());
         let live = Live {
@@ -246,7 +284,6 @@ impl Engine {
             trouble: None,
         };
         let (ending, ended) = oneshot::channel();
-        let mut running = self.running();
         running.started += 1;
         let id = running.started;
         running.queries.insert(id, live);
@@ -254,7 +291,9 @@ impl Engine {
         while running.tasks.try_join_next().is_some() {}
         let (shared, task_name, begun_at) = (Arc::downgrade(&self.shared), name.clone(), Instant::now());
         running.tasks.spawn(async move {
-            let summary = query.run(sink.as_mut(), stopped).await;
+            let run = AssertUnwindSafe(query.run(sink.as_mut(), stopped)).catch_unwind().await;
+            let panicked = |_| Err(EngineError::internal("the query panicked; the panic is on stderr"));
+            let summary = run.unwrap_or_else(panicked);
             // The rows are at their end before the program is told how the query ended.
             drop((sink, held));
             let engine = shared.upgrade().map(|shared| Self { shared });
@@ -270,7 +309,6 @@ impl Engine {
                 tracing::error!(query = %task_name, %error, "a query failed that nobody waits for");
             }
         });
-        drop(running);
         RunningQuery { name, stop, progress, ended, _engine: self.clone() }
     }
 
@@ -281,6 +319,11 @@ impl Engine {
         tracing::error!(query = kept.query, error = message, may_pass, "a query has failed");
         let mut running = self.running();
         let Some(live) = running.queries.get_mut(&id) else { return };
+        if *live.stop.borrow() {
+            // It was to end anyway.
+            running.queries.remove(&id);
+            return;
+        }
         live.trouble = Some(Trouble { error: message, may_pass });
         live.ingests.clear();
         if !may_pass {
@@ -306,12 +349,20 @@ impl Engine {
     /// Begins a kept query again in place of the one that has failed.
     async fn begin_again(&self, id: u64, kept: Arc<KeptStatement>, failures: u32) {
         match self.revived(&kept).await {
-            Ok(begun) => {
-                self.running().queries.remove(&id);
-                drop(self.spawn(begun, failures));
-            }
+            Ok(begun) => self.take_the_place(id, begun, failures),
             Err(Error::Engine(error)) => self.give_trouble(id, &kept, &error, failures),
             Err(other) => self.give_trouble(id, &kept, &unplanned(&other), failures),
+        }
+    }
+
+    /// Runs a query in the place of the one that has failed, unless that was stopped meanwhile.
+    fn take_the_place(&self, id: u64, mut begun: Begun, failures: u32) {
+        let mut running = self.running();
+        let Some(failed) = running.queries.remove(&id) else { return };
+        if !*failed.stop.borrow() {
+            // Whoever stops it has the old end in hand.
+            begun.stop = failed.stop;
+            drop(self.spawn_in(&mut running, begun, failures));
         }
     }
 
@@ -391,10 +442,12 @@ impl Engine {
     pub(super) fn users_of(&self, name: &str) -> Vec<String> {
         let running = self.running();
         let uses = |live: &&Live| {
-            let reads = live.ingests.iter().any(|ingest| ingest.definition().name == name);
-            reads || live.kept.as_ref().is_some_and(|kept| kept.sink.as_deref() == Some(name))
+            let uses = |kept: &Arc<KeptStatement>| {
+                kept.sink.as_deref() == Some(name) || kept.reads.iter().any(|stream| stream == name)
+            };
+            live.kept.as_ref().is_some_and(uses)
         };
-        running.queries.values().filter(|live| live.kept.is_some()).filter(uses).map(|live| live.name.clone()).collect()
+        running.queries.values().filter(uses).map(|live| live.name.clone()).collect()
     }
 
     /// Acts on the query of that name, the one that was started last.
@@ -431,15 +484,8 @@ impl Engine {
 
     /// Waits until no query of that name runs any more.
     pub(super) async fn ended(&self, name: &str) {
-        loop {
-            let progress = {
-                let running = self.running();
-                running.queries.values().find(|query| query.name == name).map(|query| query.progress.clone())
-            };
-            let Some(mut progress) = progress else { return };
-            // The sender is gone with the query; its entry follows.
-            while progress.changed().await.is_ok() {}
-            tokio::task::yield_now().await;
+        while self.running().queries.values().any(|query| query.name == name) {
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

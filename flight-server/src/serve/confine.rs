@@ -44,10 +44,13 @@ impl Confinement {
                 return Err(Status::permission_denied(message));
             }
         }
-        if let (true, Some(allowed)) = (HOSTS.contains(&key.as_str()), &self.hosts) {
-            let given = host_of(value);
-            let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
-            if !allowed.iter().any(|allowed| allowed == given || allowed == host) {
+        let names_host = HOSTS.contains(&key.as_str()) || PATHS.contains(&key.as_str()) && value.contains("://");
+        if let (true, Some(allowed)) = (names_host, &self.hosts) {
+            let is_allowed = |given: &str| {
+                let host = given.rsplit_once(':').map_or(given, |(host, _)| host);
+                allowed.iter().any(|allowed| allowed == given || allowed == host)
+            };
+            if !host_of(value).is_some_and(is_allowed) {
                 let message = format!("the option {key} names a host that is not allowed; those that are: {allowed:?}");
                 return Err(Status::permission_denied(message));
             }
@@ -57,9 +60,10 @@ impl Confinement {
 }
 
 /// Where a path leads, through links, as far as it exists; what is made behind it stays there. A pattern counts as the
-/// folder before it. None for a path that leaves what exists by `..`, and for a URL.
+/// folder before it and may stand at the end alone. None for a path that leaves what exists by `..`, and for a URL.
 fn real_path(path: &Path) -> Option<PathBuf> {
-    if path.to_string_lossy().contains("://") {
+    let is_pattern = |path: &Path| path.to_string_lossy().contains(['*', '?', '[']);
+    if path.to_string_lossy().contains("://") || path.parent().is_some_and(is_pattern) {
         return None;
     }
     let absolute = std::path::absolute(path).ok()?;
@@ -77,11 +81,16 @@ fn real_path(path: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The host with its port, if it has one, of an address or URL.
-fn host_of(value: &str) -> &str {
+/// The host with its port, if it has one, of an address or URL; none where clients could read another one out of it.
+fn host_of(value: &str) -> Option<&str> {
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '\\' && c != ',';
+    let names_others = ["host=", "hostaddr=", "host%"].iter().any(|name| value.to_ascii_lowercase().contains(name));
+    if !value.chars().all(is_plain) || names_others {
+        return None;
+    }
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
 }
 
 #[cfg(test)]
@@ -104,7 +113,7 @@ mod tests {
             // A pattern with `..` behind something that is not there is refused.
             assert_eq!(check(inside).is_ok(), inside != "in/x/../y.csv", "{inside}");
         }
-        for outside in ["", "other", "in/../other", "in/link/etc/passwd", "in/link/*"] {
+        for outside in ["", "other", "in/../other", "in/link/etc/passwd", "in/link/*", "in/l?nk/etc/passwd"] {
             assert!(check(outside).is_err(), "{outside}");
         }
         assert!(confined.check_option(&option("path", "file:///etc/passwd")).is_err());
@@ -119,8 +128,18 @@ mod tests {
         let check = |key: &str, value: &str| confined.check_option(&option(key, value)).is_ok();
         assert!(check("url", "postgres://me:pass@db:5432/x") && check("address", "127.0.0.1:80"));
         assert!(check("url", "http://127.0.0.1:80/db") && check("host", "db"));
-        for wrong in ["postgres://db@evil/x", "http://127.0.0.1:81/", "http://evil/?@db", "evil#@db"] {
+        for wrong in [
+            "postgres://db@evil/x",
+            "http://127.0.0.1:81/",
+            "http://evil/?@db",
+            "evil#@db",
+            "http://evil\\@db/x",
+            "postgres://db/x?hostaddr=10.0.0.5",
+            "postgres://db,evil/x",
+            "host=evil user=me password='://db/'",
+        ] {
             assert!(!check("url", wrong), "{wrong}");
         }
+        assert!(!check("path", "s3://bucket/x"), "a store is a host too");
     }
 }

@@ -10,7 +10,6 @@
 //! The commands are told apart here and not by the Arrow crate's own dispatch, which leaves out PollFlightInfo,
 //! GetSchema, sessions and acknowledgements of single batches.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrow_flight::flight_descriptor::DescriptorType;
@@ -34,6 +33,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Server;
 use super::ingest::Incoming;
+use super::listen::Connection;
 use super::options::{Closed, OptionValue, Refusal, Refused, SessionOptions};
 use super::parameters::{Template, literals};
 use super::results::{Messages, fixed, schema_bytes};
@@ -171,7 +171,7 @@ impl FlightService for Service {
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let session = self.session(&request).await?;
-        let (metadata, peer) = (request.metadata().clone(), request.remote_addr());
+        let (metadata, connection) = (request.metadata().clone(), Connection::of(request.extensions()));
         let Action { r#type: name, body } = request.into_inner();
         let answer = match name.as_str() {
             "CreatePreparedStatement" => Some(self.prepare(&session, &unpacked(&body)?).await?),
@@ -202,7 +202,7 @@ impl FlightService for Service {
                 Some(SessionOptions { options: options.collect() }.encode_to_vec())
             }
             "CloseSession" => {
-                self.0.close(&metadata, peer);
+                self.0.close(&metadata, connection);
                 Some(Closed { status: 1 }.encode_to_vec())
             }
             "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
@@ -221,8 +221,7 @@ impl FlightService for Service {
 
 impl Service {
     async fn session<T>(&self, request: &Request<T>) -> Result<Arc<Session>, Status> {
-        let peer: Option<SocketAddr> = request.remote_addr();
-        self.0.session(request.metadata(), peer).await
+        self.0.session(request.metadata(), Connection::of(request.extensions())).await
     }
 
     /// What a command gives: its columns, and the ticket for its rows.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::body::to_bytes;
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,20 +29,11 @@ const SEQUENCE: &str = "x-sequence";
 
 /// What HTTP clients find.
 pub(super) fn routes(server: Arc<Server>) -> Router {
-    Router::new()
-        .route("/health", get(async || "ok\n"))
-        .route("/v1/streams/{name}", post(take))
-        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
-        .with_state(server)
+    Router::new().route("/health", get(async || "ok\n")).route("/v1/streams/{name}", post(take)).with_state(server)
 }
 
-async fn take(
-    State(server): State<Arc<Server>>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    match taken(&server, &name, headers, body).await {
+async fn take(State(server): State<Arc<Server>>, Path(name): Path<String>, request: Request) -> Response {
+    match taken(&server, &name, request).await {
         Ok((rows, appended)) => {
             let repeated = appended == Appended::Repeated;
             let json = json!({ "rows": rows, "repeated": repeated });
@@ -55,12 +46,20 @@ async fn take(
     }
 }
 
-async fn taken(server: &Server, name: &str, headers: HeaderMap, body: Bytes) -> Result<(usize, Appended), Status> {
-    let by = producer(&headers)?;
-    let format = format_of(&headers)?;
-    let session = server.session(&MetadataMap::from_headers(headers), None).await?;
+async fn taken(server: &Server, name: &str, request: Request) -> Result<(usize, Appended), Status> {
+    let (head, body) = request.into_parts();
+    let by = producer(&head.headers)?;
+    let format = format_of(&head.headers)?;
+    let session = server.session(&MetadataMap::from_headers(head.headers), None).await?;
     session.user.check(Right::Write)?;
     let (definition, stream) = server.engine.pushed(name).map_err(|error| status(&error))?;
+    // Only now, when it is known who sends: the body may be large, and so are only some at once.
+    let _turn = server.bodies.acquire().await.map_err(|_| Status::unavailable("the server stops"))?;
+    let body = to_bytes(body, MAX_MESSAGE_BYTES).await.map_err(|error| {
+        Status::invalid_argument(format!(
+            "the body cannot be read, or has more than {MAX_MESSAGE_BYTES} bytes: {error}"
+        ))
+    })?;
     let reading = SpawnedTask::spawn_blocking(move || read_body(&definition, format, body.to_vec()));
     let batches = reading.join().await.map_err(|error| Status::internal(error.to_string()))?;
     let batches = batches.map_err(|error| status(&Error::Engine(error)))?;

@@ -18,6 +18,7 @@ use tonic::Status;
 use super::Server;
 use super::access::Right;
 use super::metadata::{CATALOG, SCHEMA};
+use super::results::becomes_true;
 use super::sessions::Session;
 use super::status::status;
 use crate::error::Error;
@@ -122,11 +123,15 @@ impl Server {
         incoming: Incoming,
     ) -> Result<BoxStream<'static, Result<PutResult, Status>>, Status> {
         session.user.check(Right::Write)?;
-        let state = Some((self.pushed(stream)?, decoder(incoming)));
+        let state = Some((self.pushed(stream)?, decoder(incoming), self.stop.clone()));
         let acknowledged = futures::stream::unfold(state, async |state| {
-            let (stream, mut decoder) = state?;
-            match next_acknowledged(&stream, &mut decoder).await {
-                Ok(Some(result)) => Some((Ok(result), Some((stream, decoder)))),
+            let (stream, mut decoder, stop) = state?;
+            let next = tokio::select! {
+                next = next_acknowledged(&stream, &mut decoder) => next,
+                () = becomes_true(stop.clone()) => Err(Status::unavailable("the server stops")),
+            };
+            match next {
+                Ok(Some(result)) => Some((Ok(result), Some((stream, decoder, stop)))),
                 Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
             }

@@ -1,5 +1,6 @@
 //! Connections as they come in, no more of them at once than the server is told to have.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,26 +10,46 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::Extensions;
+use tonic::transport::server::{Connected, TlsConnectInfo};
+
+/// The number of a connection, which no other one has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Connection(u64);
+
+impl Connection {
+    /// The connection that a call has come by.
+    pub(super) fn of(extensions: &Extensions) -> Option<Self> {
+        let encrypted = || extensions.get::<TlsConnectInfo<Self>>().map(|info| *info.get_ref());
+        extensions.get::<Self>().copied().or_else(encrypted)
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection {}", self.0)
+    }
+}
 
 /// A connection that is counted while it lasts.
 #[derive(Debug)]
 pub(super) struct Counted {
     stream: TcpStream,
+    number: u64,
     _place: OwnedSemaphorePermit,
 }
 
 /// The connections of a listener; those above `limit` are closed at once.
 pub(super) fn connections(listener: TcpListener, limit: usize) -> impl Stream<Item = io::Result<Counted>> {
     let places = Arc::new(Semaphore::new(limit));
-    futures::stream::unfold((listener, places), move |(listener, places)| async move {
+    futures::stream::unfold((listener, places, 0), move |(listener, places, number)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => match Arc::clone(&places).try_acquire_owned() {
                     Ok(place) => {
                         // It only delays less; the connection works without.
                         let _ = stream.set_nodelay(true);
-                        return Some((Ok(Counted { stream, _place: place }), (listener, places)));
+                        return Some((Ok(Counted { stream, number, _place: place }), (listener, places, number + 1)));
                     }
                     Err(_) => tracing::warn!(%peer, limit, "too many clients are connected"),
                 },
@@ -43,10 +64,10 @@ pub(super) fn connections(listener: TcpListener, limit: usize) -> impl Stream<It
 }
 
 impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Connection;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Connection {
+        Connection(self.number)
     }
 }
 

@@ -48,10 +48,16 @@ use access::Access;
 use config::{Config, Tls};
 use confine::Confinement;
 use flight::Service;
+use listen::Connection;
+use results::becomes_true;
 use sessions::{Session, Sessions};
 
 /// The largest message that is taken, in bytes: clients send a batch in one.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// How many bodies of HTTP requests are in memory at once.
+const MAX_BODIES: usize = 32;
+/// How long clients have to leave when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
 /// How often a silent connection is asked whether it is alive.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How often a standby looks whether it can take over.
@@ -68,6 +74,8 @@ struct Server {
     confinement: Confinement,
     /// One place for each SELECT that may run at once.
     places: Arc<Semaphore>,
+    /// One place for each body of a request that may be in memory at once.
+    bodies: Semaphore,
     /// Becomes true when the server stops.
     stop: watch::Receiver<bool>,
 }
@@ -92,6 +100,7 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
         access: Access::new(&config.users),
         confinement,
         places: Arc::new(Semaphore::new(config.max_queries)),
+        bodies: Semaphore::new(MAX_BODIES),
         stop: stop.clone(),
     });
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
@@ -192,19 +201,27 @@ async fn serve(
         Some(tls) => transport.tls_config(tls).map_err(failed)?,
         None => transport,
     };
+    let patience = stop.clone();
     let stopped = async move {
         // Its sender lives as long as the process.
         let _ = stop.wait_for(|stop| *stop).await;
         health.set_not_serving::<FlightServiceServer<Service>>().await;
     };
     let incoming = listen::connections(listener, max_connections);
-    transport.add_routes(routes).serve_with_incoming_shutdown(incoming, stopped).await.map_err(failed)
+    tokio::select! {
+        served = transport.add_routes(routes).serve_with_incoming_shutdown(incoming, stopped) => served.map_err(failed),
+        // Whoever is silent would keep it from ending.
+        () = async {
+            becomes_true(patience).await;
+            tokio::time::sleep(GRACE).await;
+        } => Ok(()),
+    }
 }
 
 impl Server {
     /// The session of a call, by its token, its password, or its connection where everybody may connect.
-    async fn session(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Arc<Session>, Status> {
-        let key = session_key(metadata, peer);
+    async fn session(&self, metadata: &MetadataMap, connection: Option<Connection>) -> Result<Arc<Session>, Status> {
+        let key = session_key(metadata, connection);
         let Some(authorization) = authorization(metadata) else {
             let anybody = self.access.anybody();
             let anybody = anybody.ok_or_else(|| Status::unauthenticated("send a token, or a name and a password"))?;
@@ -252,16 +269,16 @@ impl Server {
     }
 
     /// Forgets the session of a call.
-    fn close(&self, metadata: &MetadataMap, peer: Option<SocketAddr>) {
-        self.sessions.close(&session_key(metadata, peer));
+    fn close(&self, metadata: &MetadataMap, connection: Option<Connection>) {
+        self.sessions.close(&session_key(metadata, connection));
     }
 }
 
 /// What a session is known by: what the call is authorized with, or its connection.
-fn session_key(metadata: &MetadataMap, peer: Option<SocketAddr>) -> String {
-    match (authorization(metadata), peer) {
+fn session_key(metadata: &MetadataMap, connection: Option<Connection>) -> String {
+    match (authorization(metadata), connection) {
         (Some(authorization), _) => authorization.to_owned(),
-        (None, Some(peer)) => format!("peer {peer}"),
+        (None, Some(connection)) => connection.to_string(),
         (None, None) => "nobody".to_owned(),
     }
 }

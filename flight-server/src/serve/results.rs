@@ -164,12 +164,7 @@ pub(super) fn to_status(error: FlightError) -> Status {
 
 /// The messages until the client cancels them by another call, or the server stops.
 pub(super) fn until(messages: Messages, cancelled: watch::Receiver<bool>, stop: watch::Receiver<bool>) -> Messages {
-    let ended = Box::pin(async move {
-        tokio::select! {
-            () = becomes_true(cancelled) => Status::cancelled("the query was cancelled"),
-            () = becomes_true(stop) => Status::unavailable("the server stops"),
-        }
-    });
+    let ended = Box::pin(ended(cancelled, stop));
     futures::stream::unfold(Some((messages, ended)), async |state| {
         let (mut messages, mut ended) = state?;
         tokio::select! {
@@ -181,8 +176,16 @@ pub(super) fn until(messages: Messages, cancelled: watch::Receiver<bool>, stop: 
     .boxed()
 }
 
+/// Completes when the client cancels by another call, or the server stops; says which.
+pub(super) async fn ended(cancelled: watch::Receiver<bool>, stop: watch::Receiver<bool>) -> Status {
+    tokio::select! {
+        () = becomes_true(cancelled) => Status::cancelled("the query was cancelled"),
+        () = becomes_true(stop) => Status::unavailable("the server stops"),
+    }
+}
+
 /// Completes when a flag is set, and never if nobody is there to set it.
-async fn becomes_true(mut flag: watch::Receiver<bool>) {
+pub(super) async fn becomes_true(mut flag: watch::Receiver<bool>) {
     if flag.wait_for(|flag| *flag).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -107,9 +107,7 @@ impl Sessions {
             session.touch();
             return Arc::clone(session);
         }
-        if all.len() >= MAX_SESSIONS {
-            all.retain(|_, session| session.idle_for() < IDLE);
-        }
+        all.retain(|_, session| session.idle_for() < IDLE);
         if all.len() >= MAX_SESSIONS {
             let oldest = all.iter().max_by_key(|(_, session)| session.idle_for()).map(|(key, _)| key.clone());
             oldest.map(|key| all.remove(&key));

@@ -8,13 +8,14 @@ use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::query::PlannedQuery;
 use millstream_engine::results::MaterializedRows;
 use millstream_sql::{ParsedStatement, Statement};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 use super::Server;
 use super::access::Right;
 use super::following::{followed_schema, following};
 use super::parameters::Template;
-use super::results::{Messages, client_schema, fixed, running, until};
+use super::results::{Messages, client_schema, ended, fixed, running, until};
 use super::sessions::{Session, Waiting};
 use super::status::{bad_arrow, status};
 use crate::embed::{Answer, Subscription};
@@ -189,7 +190,13 @@ impl Server {
             Pending::Analysis { parsed, script } => {
                 let answer = self.engine.answer(parsed, script).await.map_err(|error| status(&error))?;
                 let Answer::Analysis(query) = answer else { return Err(Status::internal("nothing to analyse")) };
-                let summary = query.wait().await.map_err(|error| status(&error))?;
+                // Also where the client leaves, and this is dropped.
+                let _stopping = query.stopping();
+                let _place = self.place()?;
+                let summary = tokio::select! {
+                    summary = query.wait() => summary.map_err(|error| status(&error))?,
+                    ended = ended(waiting.cancelled.subscribe(), self.stop.clone()) => return Err(ended),
+                };
                 Ok(fixed(&lines(&analysis(&summary))?))
             }
             Pending::Rows { planned, parsed, script } => {
@@ -198,14 +205,19 @@ impl Server {
                     Some(planned) => *planned,
                     None => self.plan_again(parsed, script).await?,
                 };
-                let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-                    Status::resource_exhausted("as many SELECTs run as the server lets run at once: try again later")
-                })?;
+                let place = self.place()?;
                 let schema = client_schema(&planned.schema());
                 let rows = self.engine.start_rows(planned).map_err(|error| status(&error))?;
                 Ok(self.ending(running(rows, schema, place)?, waiting))
             }
         }
+    }
+
+    /// A place among the queries that run at once.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("as many SELECTs run as the server lets run at once: try again later")
+        })
     }
 
     /// The messages until the client cancels them by another call, or the server stops.
@@ -238,7 +250,8 @@ const fn right_for(statement: &Statement) -> Right {
 
 /// The first words of a statement, for the audit log: what it does and to what, and not what its options hold.
 fn told(text: &str) -> String {
-    text.split_whitespace().take_while(|word| !word.starts_with('(')).take(5).collect::<Vec<_>>().join(" ")
+    let head = text.split(['(', '\'', '"']).next().unwrap_or_default();
+    head.split_whitespace().take(5).collect::<Vec<_>>().join(" ")
 }
 
 fn plan_schema() -> SchemaRef {

@@ -97,9 +97,9 @@ impl ViewSink {
             file.read(|part| {
                 let is_taken = contents.takes(&part);
                 if is_taken {
-                    if let (None, Some(_), 1..) = (recent.last, retain, part.epoch.0) {
-                        // What came before is kept no longer.
-                        recent.forget_to(Epoch(part.epoch.0 - 1));
+                    if let (None, Some(_)) = (recent.last, retain) {
+                        // What came before is kept no longer, perhaps with some of what came with it.
+                        recent.forget_to(part.epoch);
                     }
                     contents.add(&part)?;
                     recent.push(part.epoch, &part.rows);

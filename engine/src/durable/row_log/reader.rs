@@ -18,12 +18,14 @@ pub struct RowLogReader {
     end: watch::Receiver<u64>,
     /// What is read for want of the rows in memory.
     segment: Option<Segment>,
+    /// The end of the log when that was loaded: what stands behind it may not have been acknowledged.
+    loaded_to: u64,
 }
 
 impl RowLogReader {
     pub(super) fn new(shared: Arc<Shared>, at: u64) -> Self {
         let end = shared.end.subscribe();
-        Self { shared, at, end, segment: None }
+        Self { shared, at, end, segment: None, loaded_to: 0 }
     }
 
     /// The number of the row that comes next.
@@ -64,6 +66,7 @@ impl RowLogReader {
             return Ok(found);
         }
         let (shared, at) = (Arc::clone(&self.shared), self.at);
+        self.loaded_to = *self.end.borrow();
         let loading = SpawnedTask::spawn_blocking(move || {
             let firsts = firsts(shared.files.as_ref(), &shared.folder)?;
             let holding = firsts.into_iter().rev().find(|first| *first <= at);
@@ -86,6 +89,9 @@ impl RowLogReader {
     fn read_segment(&mut self) -> Result<Option<LoggedRows>> {
         let Some(segment) = &mut self.segment else { return Ok(None) };
         while let Some(body) = segment.next()? {
+            if body.start >= self.loaded_to {
+                return Ok(None);
+            }
             if body.end() <= self.at {
                 continue;
             }

@@ -1,14 +1,18 @@
 //! What a segment of a row log holds.
 //!
-//! A segment is named after its first row, begins with `MSROWS01` and holds one body per append, as `framing` has them:
+//! A segment is named after its first row, begins with `MSROWS01` and holds groups of appends, each group one body as
+//! `framing` has it, and synced as one:
 //!
 //! ```text
-//! body: length of JSON u32 | JSON | rows as an Arrow IPC stream, or nothing
-//! JSON: {"rows":3,"producer":{"id":"a","sequence":7}}
+//! body:   appends
+//! append: length of the rest u32 | length of JSON u32 | JSON | rows as an Arrow IPC stream, or nothing
+//! JSON:   {"rows":3,"producer":{"id":"a","sequence":7}}
 //! ```
 //!
 //! The first body of a segment has no rows: it says what the producers had sent before, so that only the last segment
-//! is read when the log is opened.
+//! is read when the log is opened. It is synced before the next one, so that a torn body is always the last.
+
+use std::ops::Range;
 
 use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
@@ -25,6 +29,8 @@ use crate::error::{Error, Result};
 pub(super) const MAGIC: &[u8; 8] = b"MSROWS01";
 /// A segment is closed once it has this many bytes.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
+/// The bytes of the size of an append.
+const SIZE: usize = 4;
 /// So many producers are remembered, those that have sent something last.
 const MAX_PRODUCERS: usize = 10_000;
 
@@ -44,12 +50,14 @@ pub(super) struct Segment {
     /// In the user's words.
     pub(super) place: String,
     bytes: Vec<u8>,
-    /// The number of the row behind those that were read, and where their body ends.
+    /// The number of the row behind those that were read.
     row: u64,
+    /// Where the next body begins, and the appends of the last one that were not read.
     at: usize,
+    rest: Range<usize>,
 }
 
-/// A body of a segment.
+/// An append of a segment.
 pub(super) struct Body<'a> {
     /// The number of its first row.
     pub(super) start: u64,
@@ -84,20 +92,36 @@ pub(super) fn write_append(rows: &RecordBatch, producer: Option<&Producer>) -> R
     let mut writer = StreamWriter::try_new(&mut body, &rows.schema())?;
     writer.write(rows)?;
     writer.finish()?;
-    framed(&body)
+    sized(body)
+}
+
+/// The bytes of appends that are synced as one.
+pub(super) fn write_group(appends: &[&[u8]]) -> Result<Vec<u8>> {
+    framed(appends)
+}
+
+/// Writes into the place that was left for it how long the rest of an append is.
+fn sized(mut append: Vec<u8>) -> Result<Vec<u8>> {
+    let size = length(append.len().saturating_sub(SIZE))?;
+    if let Some(place) = append.get_mut(..SIZE) {
+        place.copy_from_slice(&size);
+    }
+    Ok(append)
 }
 
 /// The first bytes of a segment.
 pub(super) fn write_start(sequences: &Sequences) -> Result<Vec<u8>> {
     let said = Said { sequences: sequences.clone(), ..Said::default() };
-    Ok([MAGIC.as_slice(), &framed(&write_said(&said)?)?].concat())
+    Ok([MAGIC.as_slice(), &framed(&[&sized(write_said(&said)?)?])?].concat())
 }
 
+/// An append so far, with a place for its size.
 fn write_said(said: &Said) -> Result<Vec<u8>> {
     let json = serde_json::to_vec(said).map_err(|error| Error::internal(format!("an append is no JSON: {error}")))?;
-    let mut body = length(json.len())?.to_vec();
-    body.extend_from_slice(&json);
-    Ok(body)
+    let mut append = vec![0; SIZE];
+    append.extend_from_slice(&length(json.len())?);
+    append.extend_from_slice(&json);
+    Ok(append)
 }
 
 fn read_said(body: &[u8]) -> Option<(Said, &[u8])> {
@@ -118,20 +142,27 @@ impl Segment {
     pub(super) fn load(files: &dyn Files, folder: &str, first: u64) -> Result<Self> {
         let path = path(folder, first);
         let bytes = files.read(&path).map_err(|error| failed(files, &path, error))?;
-        Ok(Self { place: files.describe(&path), bytes, row: first, at: MAGIC.len() })
+        Ok(Self { place: files.describe(&path), bytes, row: first, at: MAGIC.len(), rest: 0..0 })
     }
 
-    /// The next whole body; none at the end, whole or not.
+    /// The next append; none at the end of the last whole body.
     pub(super) fn next(&mut self) -> Result<Option<Body<'_>>> {
         if !self.bytes.starts_with(MAGIC) {
             return Ok(None);
         }
-        let Some(body) = body_at(&self.bytes, self.at) else { return Ok(None) };
-        let read = read_said(body).ok_or_else(|| corrupt(&self.place, self.at as u64, "an append cannot be read"));
-        let (said, ipc) = read?;
+        while self.rest.is_empty() {
+            let Some(size) = body_at(&self.bytes, self.at).map(<[u8]>::len) else { return Ok(None) };
+            self.rest = self.at + HEAD..self.at + HEAD + size;
+            self.at += HEAD + size + FOOT;
+        }
+        let unreadable = || corrupt(&self.place, self.rest.start as u64, "an append cannot be read");
+        let size = number_at(&self.bytes, self.rest.start).ok_or_else(unreadable)?;
+        let (start, end) = (self.rest.start + SIZE, self.rest.start + SIZE + size);
+        let append = self.bytes.get(start..end).filter(|_| end <= self.rest.end).ok_or_else(unreadable)?;
+        let (said, ipc) = read_said(append).ok_or_else(unreadable)?;
+        self.rest.start = end;
         let start = self.row;
         self.row += said.rows;
-        self.at += HEAD + body.len() + FOOT;
         Ok(Some(Body { start, said, ipc }))
     }
 

@@ -44,7 +44,9 @@ async fn what_was_acknowledged_survives_power_cuts_once() {
             let note = format!("seed {seed} start {start}");
             let files: Arc<dyn Files> = Arc::new(disk.clone());
             disk.cut_power_at(rng.random_range(1..60));
-            if let Ok(log) = RowLog::with_segments(&files, "rows", BYTES) {
+            let opened = RowLog::with_segments(&files, "rows", BYTES);
+            assert!(opened.is_ok() || !disk.has_power(), "{note}: {opened:?}");
+            if let Ok(log) = opened {
                 assert!(log.end() >= sent, "{note}: acknowledged rows are gone");
                 check(&log, rng.random_range(0..=log.end()), &note).await;
                 for _ in 0..30 {
@@ -61,6 +63,48 @@ async fn what_was_acknowledged_survives_power_cuts_once() {
             disk = if rng.random_bool(0.5) { disk.crash(seed) } else { disk.kill(seed) };
         }
     }
+}
+
+#[tokio::test]
+async fn groups_of_appends_survive_power_cuts_whole() {
+    for seed in 0..200 {
+        let (mut rng, mut disk) = (StdRng::seed_from_u64(seed), SimFiles::new(seed));
+        let mut acknowledged = 0;
+        for start in 0..4 {
+            let note = format!("seed {seed} start {start}");
+            let files: Arc<dyn Files> = Arc::new(disk.clone());
+            disk.cut_power_at(rng.random_range(1..40));
+            let opened = RowLog::with_segments(&files, "rows", BYTES);
+            assert!(opened.is_ok() || !disk.has_power(), "{note}: {opened:?}");
+            if let Ok(log) = opened {
+                assert!(log.end() >= acknowledged, "{note}: acknowledged rows are gone");
+                let appends: Vec<_> = (0..60)
+                    .map(|_| {
+                        let log = log.clone();
+                        tokio::spawn(async move { drop(log.append(rows(0, 2), None).await) })
+                    })
+                    .collect();
+                for append in appends {
+                    append.await.unwrap();
+                }
+                // The end of the log is what it has acknowledged.
+                acknowledged = log.end();
+            }
+            let seed = rng.random();
+            disk = if rng.random_bool(0.5) { disk.crash(seed) } else { disk.kill(seed) };
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_closed_acknowledges_nothing() {
+    let files: Arc<dyn Files> = Arc::new(SimFiles::new(5));
+    let log = RowLog::open(&files, "rows").unwrap();
+    log.append(rows(0, 1), None).await.unwrap();
+    log.clone().close();
+    assert!(log.append(rows(1, 1), None).await.is_err());
+    let name = "p".repeat(MAX_ID_BYTES + 1);
+    assert!(log.append(rows(1, 1), Some(Producer { id: name, sequence: 1 })).await.is_err());
 }
 
 #[tokio::test]

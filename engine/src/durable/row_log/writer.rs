@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::files::AppendFile;
 use super::super::journal::{cut_back, failed, sync};
-use super::segment::{Recovered, note, path, write_start};
+use super::segment::{Recovered, note, path, write_group, write_start};
 use super::{Appended, LoggedRows, Producer, Sequences, Shared};
 use crate::error::{Error, Result};
 
@@ -112,15 +112,26 @@ impl Writer {
         if appends.is_empty() {
             return Ok(());
         }
+        if self.shared.is_closed() {
+            return Err(Error::query("the stream was dropped", "declare it again"));
+        }
         if self.is_broken {
             let context = format!("appending to {}", self.shared.files.describe(&self.shared.folder));
             return Err(Error::external(context, "a write failed before: start the process again"));
         }
-        let (_, length) = self.segment;
-        if length >= self.segment_bytes {
+        let (first, length) = self.segment;
+        if length >= self.segment_bytes && self.end > first {
             self.segment = (self.end, 0);
             self.open = None;
         }
+        if self.segment.1 == 0 {
+            self.append(&write_start(&self.sequences)?)?;
+        }
+        self.append(&write_group(appends)?)
+    }
+
+    /// Writes bytes behind the open segment, durable when this returns.
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let (first, length) = self.segment;
         let path = path(&self.shared.folder, first);
         let place = self.shared.files.describe(&path);
@@ -130,17 +141,12 @@ impl Writer {
                 self.shared.files.append(&path).map_err(|error| failed(self.shared.files.as_ref(), &path, error))?,
             ),
         };
-        let start = if length == 0 { write_start(&self.sequences)? } else { Vec::new() };
-        let mut written = length;
-        for bytes in std::iter::once(start.as_slice()).chain(appends.iter().copied()) {
-            if let Err(error) = file.append(bytes) {
-                cut_back(file.as_mut(), length, &place).inspect_err(|_| self.is_broken = true)?;
-                return Err(failed(self.shared.files.as_ref(), &path, error));
-            }
-            written += bytes.len() as u64;
+        if let Err(error) = file.append(bytes) {
+            cut_back(file.as_mut(), length, &place).inspect_err(|_| self.is_broken = true)?;
+            return Err(failed(self.shared.files.as_ref(), &path, error));
         }
         sync(file.as_mut(), &place).inspect_err(|_| self.is_broken = true)?;
-        self.segment = (first, written);
+        self.segment = (first, length + bytes.len() as u64);
         Ok(())
     }
 }

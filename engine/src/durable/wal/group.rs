@@ -77,7 +77,7 @@ pub(super) fn write_group(seq: u64, frames: &[Frame]) -> Result<Vec<u8>> {
     for frame in frames {
         frame.write(&mut body)?;
     }
-    framed(&body)
+    framed(&[&body])
 }
 
 /// The frames of a group's body; `None` if it is not made as it should be.
