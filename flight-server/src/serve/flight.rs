@@ -367,3 +367,33 @@ fn unreadable(error: &prost::DecodeError) -> Status {
 fn one<T: Send + 'static>(answer: T) -> Answers<T> {
     futures::stream::iter([Ok(answer)]).boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::sql::CommandStatementQuery;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_read_is_refused() {
+        let whole =
+            CommandStatementQuery { query: "SELECT 1".to_owned(), transaction_id: None }.as_any().encode_to_vec();
+        let read = command_of(&Bytes::from(whole.clone()));
+        assert!(matches!(read, Ok(Command::CommandStatementQuery(command)) if command.query == "SELECT 1"));
+        for seed in 0..2_000 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut bytes = whole.clone();
+            for _ in 0..rng.random_range(1..4) {
+                let at = rng.random_range(0..bytes.len());
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = rng.random();
+                }
+            }
+            bytes.truncate(rng.random_range(0..=bytes.len()));
+            // Whatever it is, it is a command or an error.
+            drop(command_of(&Bytes::from(bytes)));
+        }
+    }
+}

@@ -188,6 +188,8 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
 
     use super::*;
 
@@ -202,6 +204,19 @@ mod tests {
         assert_eq!(template.fill(&["a".to_owned(), "b".to_owned()]).unwrap(), "SELECT b, a, b");
         assert!(Template::new("SELECT ?, $1").is_err());
         assert!(Template::new("SELECT $0").is_err());
+    }
+
+    #[test]
+    fn a_text_without_parameters_stays_what_it_is() {
+        let pieces = ["?", "$1", "$x", "'", "\"", "--", "/*", "*/", "\n", "ü", " ", "a", ";", "E'", "$$", "1", "\\"];
+        for seed in 0..2_000 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let text: String = (0..12).filter_map(|_| pieces.get(rng.random_range(0..pieces.len()))).copied().collect();
+            let Ok(template) = Template::new(&text) else { continue };
+            let marks: Vec<String> = (0..template.parameters()).map(|_| "?".to_owned()).collect();
+            let filled = template.fill(&marks).unwrap();
+            assert!(!text.contains('$') && filled == text || text.contains('$'), "seed {seed}: {text:?} {filled:?}");
+        }
     }
 
     #[test]

@@ -241,6 +241,7 @@ def adbc_subscribes_to_a_view():
                 again = reader.read_next_batch().to_pylist()
             assert again[0]["window_end"] > found[0]["window_end"], again
             cursor.adbc_cancel()
+            cursor.close()
 
 
 def pyarrow_puts_batches_once():
@@ -269,6 +270,7 @@ def pyarrow_puts_batches_once():
                 found += reader.read_next_batch().column(0).to_pylist()
             assert found == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], found
             cursor.adbc_cancel()
+            cursor.close()
 
 
 def http_takes_csv_json_and_arrow():

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The first body of a segment has no rows: it says what the producers had sent before, so that only the last segment
-//! is read when the log is opened. It is synced before the next one, so that a torn body is always the last.
+//! is read when the log is opened. It and the eight bytes before it are synced on their own, so that what is torn is
+//! always the end.
 
 use std::ops::Range;
 
@@ -109,10 +110,10 @@ fn sized(mut append: Vec<u8>) -> Result<Vec<u8>> {
     Ok(append)
 }
 
-/// The first bytes of a segment.
+/// The first body of a segment.
 pub(super) fn write_start(sequences: &Sequences) -> Result<Vec<u8>> {
     let said = Said { sequences: sequences.clone(), ..Said::default() };
-    Ok([MAGIC.as_slice(), &framed(&[&sized(write_said(&said)?)?])?].concat())
+    framed(&[&sized(write_said(&said)?)?])
 }
 
 /// An append so far, with a place for its size.
@@ -180,7 +181,8 @@ impl Segment {
 
     /// The error for what cannot be read at its place.
     pub(super) fn damaged(&self) -> Error {
-        corrupt(&self.place, self.at as u64, "a checksum does not fit")
+        let at = if self.bytes.starts_with(MAGIC) { self.at } else { 0 };
+        corrupt(&self.place, at as u64, "a checksum does not fit")
     }
 }
 

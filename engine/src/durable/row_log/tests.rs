@@ -177,3 +177,33 @@ async fn damage_is_named_and_a_full_disk_is_no_loss() {
     let error = RowLog::open(&other, "rows").unwrap_err().to_string();
     assert!(error.contains("00000000000000000000.rows"), "{error}");
 }
+
+#[tokio::test]
+async fn a_changed_byte_is_an_error_or_a_shorter_log_and_never_other_rows() {
+    let files: Arc<dyn Files> = Arc::new(SimFiles::new(6));
+    let log = RowLog::open(&files, "rows").unwrap();
+    for sequence in 0..20 {
+        log.append(rows(sequence * 2, 2), producer(sequence)).await.unwrap();
+    }
+    drop(log);
+    let path = "rows/00000000000000000000.rows";
+    let whole = files.read(path).unwrap();
+    for seed in 0..400 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut bytes = whole.clone();
+        if rng.random_bool(0.5) {
+            bytes.truncate(rng.random_range(0..whole.len()));
+        }
+        if let Some(byte) =
+            (!bytes.is_empty()).then(|| rng.random_range(0..bytes.len())).and_then(|at| bytes.get_mut(at))
+        {
+            *byte ^= 1 << rng.random_range(0..8);
+        }
+        let changed: Arc<dyn Files> = Arc::new(SimFiles::new(seed));
+        changed.create_folder("rows").unwrap();
+        changed.create(path, &bytes).unwrap();
+        if let Ok(log) = RowLog::open(&changed, "rows") {
+            check(&log, 0, &format!("seed {seed}")).await;
+        }
+    }
+}

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::files::AppendFile;
 use super::super::journal::{cut_back, failed, sync};
-use super::segment::{Recovered, note, path, write_group, write_start};
+use super::segment::{MAGIC, Recovered, note, path, write_group, write_start};
 use super::{Appended, LoggedRows, Producer, Sequences, Shared};
 use crate::error::{Error, Result};
 
@@ -124,7 +124,11 @@ impl Writer {
             self.segment = (self.end, 0);
             self.open = None;
         }
+        // Each on its own, so that what a power cut tears is always the end.
         if self.segment.1 == 0 {
+            self.append(MAGIC)?;
+        }
+        if self.segment.1 == MAGIC.len() as u64 {
             self.append(&write_start(&self.sequences)?)?;
         }
         self.append(&write_group(appends)?)
