@@ -1,14 +1,12 @@
 //! Sinks: what is printed and written, and when it becomes visible.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use common::{options, read, stream};
+use crate::common::{options, read, stream};
 use datafusion::arrow::array::{
     Array, Decimal128Array, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray,
 };

@@ -1,13 +1,11 @@
 //! Files in a second run: what was put together, or has changed, between two runs and within one.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{next, texts, trades};
+use crate::common::{next, texts, trades};
 use millstream_connectors::open_source;
 use millstream_engine::Result;
 use millstream_engine::plan::StreamDefinition;

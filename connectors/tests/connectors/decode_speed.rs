@@ -1,10 +1,8 @@
-//! How fast clean CSV is decoded on one core: `cargo test --release --test decode_speed -- --ignored --nocapture`.
-
-mod common;
+//! How fast clean CSV is decoded on one core: `cargo test --release --workspace --test connectors decode_speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 
-use common::{next, open, stream, timestamp};
+use crate::common::{next, open, stream, timestamp};
 use datafusion::arrow::datatypes::DataType;
 use millstream_connectors::generate::{Generator, GeneratorSpec, LineFormat, StreamKind, write_files};
 use tempfile::TempDir;

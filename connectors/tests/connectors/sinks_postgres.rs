@@ -1,12 +1,10 @@
 //! The sink `postgres` with a real server, which MILLSTREAM_TEST_POSTGRES names.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::io::Write;
 use std::sync::Arc;
 
-use common::options;
+use crate::common::options;
 use datafusion::arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use millstream_connectors::open_sink;
 use millstream_engine::Result;

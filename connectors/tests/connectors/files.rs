@@ -1,14 +1,12 @@
 //! Files: formats, headers, packing, folders, globs, watching, and every bad input.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Rows, next, open, read, stream, texts, timestamp, trades};
+use crate::common::{Rows, next, open, read, stream, texts, timestamp, trades};
 use datafusion::arrow::array::{Array, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::csv::ReaderBuilder;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -337,7 +335,7 @@ async fn tables_are_read_whole_or_refused() {
     let path = write(&folder, "t.csv", format!("{ONE}bad\n{ONE}"));
     let definition = trades(&[("connector", "files"), ("path", &path)]);
     let table = read_table(&definition).await.unwrap();
-    assert_eq!(common::one_batch(&table.batches).num_rows(), 2);
+    assert_eq!(crate::common::one_batch(&table.batches).num_rows(), 2);
     assert_eq!(table.bad.len(), 1);
     let mut strict = definition.as_ref().clone();
     strict.bad_data = BadData::Fail;
@@ -400,7 +398,7 @@ async fn clean_csv_agrees_with_arrow() {
     let definition = trades(&[]);
     let arrow = ReaderBuilder::new(Arc::clone(&definition.schema)).with_header(true);
     let batches: Vec<_> = arrow.build(content.as_bytes()).unwrap().map(Result::unwrap).collect();
-    let expected = texts(&common::one_batch(&batches));
+    let expected = texts(&crate::common::one_batch(&batches));
     let rows = read_csv(&content, &[]).await;
     assert!(rows.good == expected && rows.bad.is_empty());
 }

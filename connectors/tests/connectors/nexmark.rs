@@ -1,11 +1,9 @@
 //! The connector `nexmark`: the same auction house for the same options, in any order of reading.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{next, open, read, stream, texts, timestamp};
+use crate::common::{next, open, read, stream, texts, timestamp};
 use datafusion::arrow::datatypes::DataType;
 use millstream_connectors::open_source;
 use millstream_engine::plan::StreamDefinition;

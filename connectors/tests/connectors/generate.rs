@@ -1,11 +1,9 @@
 //! The generator: the same rows for the same seed, as batches, lines and files, and over TCP.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Rows, open, read, stream, texts, timestamp, trades};
+use crate::common::{Rows, open, read, stream, texts, timestamp, trades};
 use datafusion::arrow::datatypes::DataType;
 use millstream_connectors::generate::{
     EventClock, Generator, GeneratorServer, GeneratorSpec, LineFormat, Pace, ServerSpec, StreamKind, write_files,
@@ -131,7 +129,7 @@ async fn a_rate_is_kept() {
     let start = std::time::Instant::now();
     let mut reader = open(&generated(StreamKind::Stock, &with)).await.unwrap();
     let mut rows = Rows::default();
-    while let Some(split) = common::next(reader.as_mut()).await.unwrap() {
+    while let Some(split) = crate::common::next(reader.as_mut()).await.unwrap() {
         rows.push(split).unwrap();
     }
     assert_eq!(rows.good.len(), 100);
@@ -169,7 +167,7 @@ async fn the_server_survives_clients_that_leave() {
         for _ in 0..3 {
             let with = [("connector", "socket"), ("address", address.as_str()), ("reconnect", "false")];
             let mut reader = open(&stream(&columns(StreamKind::Transaction), &with)).await.unwrap();
-            let split = common::next(reader.as_mut()).await.unwrap().unwrap();
+            let split = crate::common::next(reader.as_mut()).await.unwrap().unwrap();
             let decoded = split.decode.decode().unwrap();
             assert!(decoded.batch.num_rows() > 0 && decoded.bad.is_empty(), "{:?}", decoded.bad.first());
             assert_eq!(texts(&decoded.batch).len(), decoded.batch.num_rows());

@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[expect(dead_code, reason = "main is not called")]
-#[path = "../examples/foreach_batch.rs"]
+#[path = "../../examples/foreach_batch.rs"]
 mod foreach_batch;
 #[expect(dead_code, reason = "main is not called")]
-#[path = "../examples/windows.rs"]
+#[path = "../../examples/windows.rs"]
 mod windows;
 
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! What the tests of the connectors share: definitions, and reading to the end.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +18,7 @@ use millstream_engine::time::Span;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn options(options: &[(&str, &str)]) -> Vec<WithOption> {
-    let option =
-        |(key, value): &(&str, &str)| WithOption { key: (*key).into(), value: (*value).into(), location: None };
-    options.iter().map(option).collect()
+    options.iter().map(|(key, value)| WithOption::new(key, value, None)).collect()
 }
 
 /// A stream of these columns; a column named `eventTime` is the event time.

@@ -1,14 +1,12 @@
 //! Sockets: both modes, several connections, reconnecting, back pressure, long lines, low latency.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{PATIENCE, Rows, next, open, open_it, trades};
+use crate::common::{PATIENCE, Rows, next, open, open_it, trades};
 use datafusion::common::runtime::SpawnedTask;
 use millstream_connectors::socket::SocketSource;
 use millstream_engine::source::PartitionReader;

@@ -1,0 +1,4 @@
+//! The crate as a library: what the binary leaves out.
+
+mod embedding;
+mod registered;
