@@ -49,8 +49,12 @@ pub(crate) fn without_waste(batch: RecordBatch) -> Result<RecordBatch> {
     compact_views(&take_rows(&batch, &UInt32Array::from_iter_values(0..rows))?)
 }
 
-/// The bytes of the rows themselves; of lists that were sliced, all elements.
-fn used_bytes(batch: &RecordBatch) -> Result<usize> {
+/// The bytes of the rows themselves, without those of others that share their buffers; of lists that were sliced, all
+/// elements.
+///
+/// # Errors
+/// Fails only for columns that are not whole.
+pub fn used_bytes(batch: &RecordBatch) -> Result<usize> {
     let mut used = 0;
     for column in batch.columns() {
         // For views this is without the strings.

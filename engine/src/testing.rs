@@ -4,6 +4,7 @@
 //! are made by the same code that ingestion uses and the epochs are those of a running query; only time is missing.
 //! [`run_restarted`] runs the same in two lives, the first of which ends by a crash.
 
+mod damage;
 mod restart;
 
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +26,7 @@ use crate::sink::{Guarantee, Sink, SinkWriter};
 use crate::source::{BadRow, Decoded, InputIndex, Offset, PartitionId, PartitionReader, Source};
 use crate::time::{Clock, EventTime};
 
+pub use damage::damaged;
 pub use restart::{Crash, run_restarted};
 
 /// Something that happens to a stream.

@@ -1,7 +1,7 @@
 //! Rows that come as the body of a request: CSV, JSON lines or an Arrow IPC stream.
 
-use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::record_batch::RecordBatch;
+use millstream_engine::ipc::read_stream;
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::source::{BadRow, Offset};
 use millstream_engine::{Error, Result};
@@ -37,8 +37,8 @@ pub fn read_body(definition: &StreamDefinition, format: BodyFormat, body: Vec<u8
 }
 
 fn read_arrow(body: &[u8]) -> Result<Vec<RecordBatch>> {
-    let broken = |error| Error::external("reading an Arrow IPC stream", error);
-    StreamReader::try_new(body, None).map_err(broken)?.map(|batch| batch.map_err(broken)).collect()
+    let broken = |error| Error::data(format!("the body is no Arrow IPC stream: {error}"), "send one that is whole");
+    read_stream(body).map_err(broken)
 }
 
 fn read_text(shape: &RowShape, syntax: Syntax, body: Vec<u8>) -> Result<Vec<RecordBatch>> {
@@ -64,8 +64,11 @@ fn refused(bad: &BadRow) -> Error {
 mod tests {
     use std::sync::Arc;
 
+    use datafusion::arrow::array::{ArrayRef, Float64Array, StringArray};
     use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::arrow::ipc::writer::StreamWriter;
     use millstream_engine::plan::BadData;
+    use millstream_engine::testing::damaged;
 
     use super::*;
 
@@ -103,5 +106,45 @@ mod tests {
         let error = read(BodyFormat::Csv, "A,1.5\nB,high\n").unwrap_err().to_string();
         assert_eq!(error, "the body line 2, column \"price\": \"high\" is not a DOUBLE");
         assert!(read(BodyFormat::Arrow, "no Arrow").is_err());
+    }
+
+    /// An Arrow stream of the declared columns.
+    fn arrow() -> Vec<u8> {
+        let columns: [(&str, ArrayRef); 2] = [
+            ("szcode", Arc::new(StringArray::from(vec![Some("A"), None, Some("längere")]))),
+            ("price", Arc::new(Float64Array::from(vec![1.5, f64::NAN, -0.0]))),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let mut bytes = Vec::new();
+        let mut writer = StreamWriter::try_new(&mut bytes, &rows.schema()).unwrap();
+        writer.write(&rows).unwrap();
+        writer.finish().unwrap();
+        drop(writer);
+        bytes
+    }
+
+    #[test]
+    fn fuzz_bodies_that_are_damaged() {
+        let csv = b"price,szcode\n1.5,\"A\"\"B\"\n2,\n-1e300,'x'\n".to_vec();
+        let json = br#"{"szcode":"A\u00e9","price":1.5e3}
+{"szcode":null,"more":[1,{"a":2}]}"#
+            .to_vec();
+        let bodies = [(BodyFormat::Csv, csv), (BodyFormat::Json, json), (BodyFormat::Arrow, arrow())];
+        for (format, whole) in &bodies {
+            assert!(!read_body(&definition(), *format, whole.clone()).unwrap().is_empty());
+        }
+        bolero::check!().with_type::<(u8, Vec<(u16, u8)>, u16)>().for_each(|(which, edits, length)| {
+            let (format, whole) = &bodies[usize::from(*which) % bodies.len()];
+            drop(read_body(&definition(), *format, damaged(whole, edits, *length)));
+        });
+    }
+
+    #[test]
+    fn fuzz_bodies_of_any_bytes() {
+        bolero::check!().for_each(|body: &[u8]| {
+            for format in [BodyFormat::Csv, BodyFormat::Json, BodyFormat::Arrow] {
+                drop(read_body(&definition(), format, body.to_vec()));
+            }
+        });
     }
 }

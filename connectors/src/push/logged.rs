@@ -1,18 +1,20 @@
 //! A pushed stream whose rows are logged: acknowledged when they are durable, and read again as often as need be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::ArrayRef;
 use datafusion::arrow::compute::can_cast_types;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
-use millstream_engine::durable::{Appended, LoggedRows, Producer, RowLog, RowLogReader};
+use millstream_engine::durable::{Appended, LoggedRows, Producer, ReceivedRows, RowLog, RowLogReader};
 use millstream_engine::plan::StreamDefinition;
+use millstream_engine::size::used_bytes;
 use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source, Split};
 use millstream_engine::{Error, Result};
 
-use super::{MAX_SPLIT_ROWS, name_of, shape_of};
+use super::{MAX_SPLIT_ROWS, name_of, retention, shape_of};
 use crate::format::column::sql_name;
 use crate::format::conform::{ColumnarPiece, find_columns};
 use crate::format::rows::RowShape;
@@ -25,6 +27,8 @@ pub struct LoggedPush {
     log: RowLog,
     /// What no other log is called.
     id: Arc<str>,
+    /// How long rows are kept that no query needs.
+    retention: Option<Duration>,
 }
 
 impl LoggedPush {
@@ -33,7 +37,20 @@ impl LoggedPush {
     /// # Errors
     /// Fails for options that are unknown or wrong.
     pub fn new(definition: &StreamDefinition, log: RowLog, id: &str) -> Result<Self> {
-        Ok(Self { shape: shape_of(definition)?, name: name_of(definition), log, id: id.into() })
+        let retention = retention(definition)?;
+        Ok(Self { shape: shape_of(definition)?, name: name_of(definition), log, id: id.into(), retention })
+    }
+
+    /// Drops rows that are older than the stream's retention, if it has one, and that no kept query needs: `needed_from`
+    /// tells the first row that one does.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub fn trim(&self, needed_from: impl FnOnce() -> Result<Offset>) -> Result<()> {
+        match self.retention {
+            Some(retention) => self.log.trim(needed_from()?.0, retention),
+            None => Ok(()),
+        }
     }
 
     /// Takes no rows any more.
@@ -44,6 +61,11 @@ impl LoggedPush {
     /// The declared columns.
     pub fn schema(&self) -> &Schema {
         &self.shape.schema
+    }
+
+    /// The number of the oldest row that is kept.
+    pub fn first_row(&self) -> u64 {
+        self.log.start()
     }
 
     /// How many rows have come.
@@ -59,7 +81,22 @@ impl LoggedPush {
     /// # Errors
     /// Fails if a declared column is missing or of a type that cannot be converted, and as the disk does.
     pub async fn append(&self, batch: &RecordBatch, by: Option<Producer>) -> Result<Appended> {
-        self.log.append(self.conformed(batch)?, by).await
+        self.log.append(self.conformed(batch)?, None, by).await
+    }
+
+    /// Appends rows that were received so; if they have the declared columns and no others they are logged as they are.
+    ///
+    /// # Errors
+    /// Fails as [`LoggedPush::append`] does.
+    pub async fn append_received(
+        &self,
+        batch: &RecordBatch,
+        received: ReceivedRows,
+        by: Option<Producer>,
+    ) -> Result<Appended> {
+        let rows = self.conformed(batch)?;
+        let is_same = rows.schema().fields() == batch.schema().fields();
+        self.log.append(rows, is_same.then_some(received), by).await
     }
 
     /// The declared columns of a batch, in their order and in its types.
@@ -103,7 +140,9 @@ impl Source for LoggedPush {
             Some(_) => {}
             None => index.push(&self.id)?,
         }
+        // A query that has read nothing begins with the oldest row there is.
         let from = from.first().map_or(0, |offset| offset.0);
+        let from = if from == 0 { self.log.start() } else { from };
         if from > self.log.end() {
             let message = format!("{} has {} rows, and a query has read {from} of them", self.name, self.log.end());
             return Err(Error::state(message, "restore the data directory from a copy"));
@@ -141,7 +180,7 @@ impl PartitionReader for LoggedReader {
         }
         let part = rows.slice(0, taken);
         let arrays: Vec<ArrayRef> = part.columns().to_vec();
-        let bytes = arrays.iter().map(|array| array.get_array_memory_size()).sum();
+        let bytes = used_bytes(&part)?;
         let place = (Arc::clone(&self.name), start);
         let piece = ColumnarPiece { shape: Arc::clone(&self.shape), arrays, rows: taken, start: Offset(start), place };
         Ok(Some(Split { offsets: Offset(start)..Offset(end), bytes, decode: Box::new(piece) }))

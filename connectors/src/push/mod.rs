@@ -9,6 +9,7 @@ mod body;
 mod logged;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::ArrayRef;
@@ -27,6 +28,7 @@ use crate::options::Options;
 pub use body::{BodyFormat, read_body};
 pub use logged::LoggedPush;
 
+const RETENTION: &str = "retention";
 /// How many batches wait for the engine.
 const WAITING_BATCHES: usize = 2;
 /// The most rows that go on together; larger batches are cut.
@@ -57,7 +59,8 @@ enum Pushed {
 }
 
 impl PushSource {
-    /// Both ends of the stream that `definition` declares; its only option is `timestamp_unit`.
+    /// Both ends of the stream that `definition` declares; its options are `timestamp_unit`, and `retention` where the
+    /// stream has a log.
     ///
     /// # Errors
     /// Fails for options that are unknown or wrong.
@@ -74,8 +77,17 @@ impl PushSource {
 fn shape_of(definition: &StreamDefinition) -> Result<Arc<RowShape>> {
     let mut options = Options::new("push", &definition.options)?;
     let shape = Arc::new(RowShape::new(definition, timestamp_unit(&mut options)?)?);
+    options.duration(RETENTION)?;
     options.finish()?;
     Ok(shape)
+}
+
+/// How long the log of a pushed stream keeps rows that no kept query needs; for ever unless the stream says it.
+///
+/// # Errors
+/// Fails if it is no duration.
+pub fn retention(definition: &StreamDefinition) -> Result<Option<Duration>> {
+    Options::new("push", &definition.options)?.duration(RETENTION)
 }
 
 /// What messages call it.

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint_files::{KEPT_CHECKPOINTS, read_manifests};
 use super::files::{Durability, Files};
 use super::journal::{Journal, failed};
 use super::object_files::CONDITIONAL_PUT;
@@ -31,6 +32,7 @@ use super::record::{corrupt, read_single, write_single};
 use super::terms::taking_over;
 use super::wal::{Need, SharedWal, WAL_LIMIT_BYTES};
 use crate::error::{Error, Result};
+use crate::source::Offset;
 
 /// The version of the layout that this program writes, and the oldest that it reads.
 const FORMAT_VERSION: u32 = 1;
@@ -145,6 +147,22 @@ impl StateDirectory {
     /// The queries by name, with their ids.
     pub fn queries(&self) -> BTreeMap<String, String> {
         self.catalog().queries.clone()
+    }
+
+    /// The first row of a stream with one partition that a query may have to read again, from its oldest checkpoint on.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub fn needed_from(&self, query: &str, stream: &str) -> Result<Offset> {
+        let Some(id) = self.catalog().queries.get(query).cloned() else { return Ok(Offset(0)) };
+        let manifests = read_manifests(self.files.as_ref(), &format!("queries/{id}"))?;
+        if manifests.len() < KEPT_CHECKPOINTS {
+            // It may have to begin again.
+            return Ok(Offset(0));
+        }
+        let oldest = manifests.into_iter().next().and_then(|(_, manifest)| manifest.ok());
+        let place = oldest.and_then(|manifest| manifest.streams.get(stream)?.offsets.first().copied());
+        Ok(place.unwrap_or(Offset(0)))
     }
 
     /// Forgets the query `name`: the next one of that name begins anew; whether there was one.

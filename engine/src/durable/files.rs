@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,14 @@ pub trait Files: Debug + Send + Sync {
     /// Where a path is, in the user's words.
     fn describe(&self, path: &str) -> String;
 
+    /// How long ago a file was written last.
+    ///
+    /// # Errors
+    /// There is none, or the place does not tell.
+    fn age(&self, _path: &str) -> io::Result<Duration> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// The same disk with writes that survive something else; none where that cannot be chosen.
     fn surviving(&self, _durability: Durability) -> Option<Arc<dyn Files>> {
         None
@@ -104,6 +112,14 @@ pub trait AppendFile: Debug + Send {
     /// # Errors
     /// As the disk fails; some of the bytes may be there then.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Adds bytes that lie in several places, one after the other.
+    ///
+    /// # Errors
+    /// As the disk fails; some of the bytes may be there then.
+    fn append_parts(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        self.append(&parts.concat())
+    }
 
     /// Makes what was appended durable.
     ///
@@ -238,6 +254,12 @@ impl Files for LocalFiles {
         Ok(Box::new(LocalAppend { file, files: self.clone() }))
     }
 
+    fn age(&self, path: &str) -> io::Result<Duration> {
+        let written = fs::metadata(self.path(path))?.modified()?;
+        // A clock that was set back makes no file younger than new.
+        Ok(written.elapsed().unwrap_or_default())
+    }
+
     fn describe(&self, path: &str) -> String {
         self.path(path).display().to_string()
     }
@@ -257,6 +279,23 @@ impl AppendFile for LocalAppend {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         durable_step("file.append");
         self.file.write_all(bytes)
+    }
+
+    fn append_parts(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        durable_step("file.append");
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut left = slices.as_mut_slice();
+        // Empty ones in front would look like a disk that takes nothing.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match self.file.write_vectored(left) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {

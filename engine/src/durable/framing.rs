@@ -14,25 +14,30 @@ use crate::error::{Error, Result};
 /// The bytes before a body.
 pub(super) const HEAD: usize = 13;
 /// The bytes behind a body.
-pub(super) const FOOT: usize = 1;
+pub(super) const FOOT: usize = FOOT_BYTES.len();
+pub(super) const FOOT_BYTES: &[u8] = b"]";
 
 /// The bytes that stand for a body, which is given in parts.
 ///
 /// # Errors
 /// Fails for a body of 4 GiB and more.
 pub(super) fn framed(parts: &[&[u8]]) -> Result<Vec<u8>> {
-    let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
-    let size = length(bytes)?;
+    Ok([&[head(parts)?.as_slice()], parts, &[FOOT_BYTES]].concat().concat())
+}
+
+/// What stands before a body that is given in parts; [`FOOT_BYTES`] stand behind it.
+///
+/// # Errors
+/// Fails for a body of 4 GiB and more.
+pub(super) fn head(parts: &[&[u8]]) -> Result<[u8; HEAD]> {
+    let size = length(parts.iter().map(|part| part.len()).sum())?;
     let mut hasher = crc32fast::Hasher::new();
     parts.iter().for_each(|part| hasher.update(part));
-    let mut framed = Vec::with_capacity(HEAD + bytes + FOOT);
-    framed.push(b'[');
-    framed.extend_from_slice(&size);
-    framed.extend_from_slice(&crc32fast::hash(&size).to_le_bytes());
-    framed.extend_from_slice(&hasher.finalize().to_le_bytes());
-    parts.iter().for_each(|part| framed.extend_from_slice(part));
-    framed.push(b']');
-    Ok(framed)
+    let mut head = [b'['; HEAD];
+    head[1..5].copy_from_slice(&size);
+    head[5..9].copy_from_slice(&crc32fast::hash(&size).to_le_bytes());
+    head[9..].copy_from_slice(&hasher.finalize().to_le_bytes());
+    Ok(head)
 }
 
 /// The body at `at`, if it is whole.

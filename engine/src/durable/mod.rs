@@ -11,6 +11,8 @@ mod crash;
 mod directory;
 mod files;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod inspect;
 mod journal;
@@ -37,7 +39,7 @@ pub use query_store::file_name;
 pub(crate) use query_store::{Commit, Intent, LoggedEpoch, QueryStore, Recovered, StreamRecords};
 pub use resume::{DurableQuery, resume_streams};
 pub use room::{FullDisk, ROOM_PAUSE};
-pub use row_log::{Appended, LoggedRows, Producer, RowLog, RowLogReader};
+pub use row_log::{Appended, LoggedRows, Producer, ReceivedRows, RowLog, RowLogReader};
 pub use simulated::SimFiles;
 pub use state_rows::{KeptState, read_state};
 pub use wal::WAL_LIMIT_BYTES;

@@ -4,16 +4,19 @@
 //! appends may send one again when it does not know whether it arrived: it is taken once. The newest rows are kept in
 //! memory for readers that keep up; others read the disk.
 //!
-//! Rows are counted from 0 and never change. Segments are named after their first row and never dropped; see `segment`.
+//! Rows are counted from 0 and never change. Segments are named after their first row, and the oldest may be dropped; see
+//! `segment`.
 
 mod reader;
 mod segment;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::files::Files;
 use super::journal::failed;
 use crate::error::{Error, Result};
+use crate::size::used_bytes;
 pub use reader::RowLogReader;
 use writer::{Append, Writer};
 
@@ -59,6 +63,15 @@ pub struct LoggedRows {
     pub rows: RecordBatch,
 }
 
+/// Rows as a client has sent them: a record batch message of the Arrow IPC format, not of a dictionary.
+#[derive(Debug, Clone)]
+pub struct ReceivedRows {
+    /// The message without its length.
+    pub header: Bytes,
+    /// The buffers.
+    pub body: Bytes,
+}
+
 /// The newest number of each producer, and the end of the log behind it.
 type Sequences = BTreeMap<String, (u64, u64)>;
 
@@ -75,6 +88,8 @@ struct Shared {
     files: Arc<dyn Files>,
     folder: String,
     tail: Mutex<Tail>,
+    /// The number of the oldest row that is kept.
+    start: AtomicU64,
     /// The number of the next row.
     end: watch::Sender<u64>,
     /// Whether it takes no rows any more.
@@ -84,7 +99,8 @@ struct Shared {
 /// The newest rows.
 #[derive(Debug, Default)]
 struct Tail {
-    appends: VecDeque<LoggedRows>,
+    /// Each with its bytes.
+    appends: VecDeque<(LoggedRows, usize)>,
     bytes: usize,
 }
 
@@ -102,10 +118,12 @@ impl RowLog {
         files.create_folder(folder).map_err(|error| failed(files.as_ref(), folder, error))?;
         let recovered = segment::recover(files.as_ref(), folder)?;
         let (end, _) = watch::channel(recovered.end);
+        let start = segment::firsts(files.as_ref(), folder)?.first().copied().unwrap_or(recovered.end);
         let shared = Arc::new(Shared {
             files: Arc::clone(files),
             folder: folder.to_owned(),
             tail: Mutex::default(),
+            start: AtomicU64::new(start),
             end,
             is_closed: AtomicBool::new(false),
         });
@@ -118,11 +136,17 @@ impl RowLog {
         Ok(Self { shared, appends })
     }
 
-    /// Appends rows; they are durable when this returns.
+    /// Appends rows; they are durable when this returns. Where they are given as they were received too, all columns in
+    /// their order, that is what is written, so that they are not encoded again.
     ///
     /// # Errors
     /// Fails as the disk does; the rows are not in the log then.
-    pub async fn append(&self, rows: RecordBatch, by: Option<Producer>) -> Result<Appended> {
+    pub async fn append(
+        &self,
+        rows: RecordBatch,
+        received: Option<ReceivedRows>,
+        by: Option<Producer>,
+    ) -> Result<Appended> {
         if rows.num_rows() == 0 && by.is_none() {
             return Ok(Appended::Logged);
         }
@@ -130,11 +154,39 @@ impl RowLog {
             let message = format!("the name of a producer has {} bytes", by.id.len());
             return Err(Error::data(message, format!("{MAX_ID_BYTES} are allowed")));
         }
-        let bytes = segment::write_append(&rows, by.as_ref())?;
+        let bytes = segment::write_append(&rows, received, by.as_ref())?;
         let (done, answer) = oneshot::channel();
         let gone = || Error::internal("a row log has stopped");
-        self.appends.send(Append { bytes, rows, by, done }).await.map_err(|_| gone())?;
+        let rows_bytes = used_bytes(&rows)?;
+        self.appends.send(Append { bytes, rows, rows_bytes, by, done }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// The number of the oldest row that is kept.
+    pub fn start(&self) -> u64 {
+        self.shared.start()
+    }
+
+    /// Drops rows that nobody needs any more: whole segments with rows before the number `before` that were written
+    /// longer than `age` ago.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub fn trim(&self, before: u64, age: Duration) -> Result<()> {
+        let (files, folder) = (self.shared.files.as_ref(), self.shared.folder.as_str());
+        let firsts = segment::firsts(files, folder)?;
+        // The last one is written to.
+        for (first, next) in firsts.iter().zip(firsts.iter().skip(1)) {
+            let path = segment::path(folder, *first);
+            let is_old = files.age(&path).map_err(|error| failed(files, &path, error))? >= age;
+            if *next > before || !is_old {
+                break;
+            }
+            // Before it is gone, so that whoever looks for it hears why.
+            self.shared.start.store(*next, Ordering::Release);
+            files.remove(&path).map_err(|error| failed(files, &path, error))?;
+        }
+        Ok(())
     }
 
     /// The number of the next row.
@@ -166,6 +218,10 @@ impl RowLog {
 }
 
 impl Shared {
+    fn start(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
     fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
@@ -176,21 +232,23 @@ impl Shared {
 }
 
 impl Tail {
-    fn push(&mut self, append: LoggedRows) {
-        self.bytes += append.rows.get_array_memory_size();
-        self.appends.push_back(append);
+    /// Rows whose columns share a buffer count it once: `bytes` are those of the rows alone.
+    fn push(&mut self, append: LoggedRows, bytes: usize) {
+        self.bytes += bytes;
+        self.appends.push_back((append, bytes));
         while self.bytes > TAIL_BYTES
             && self.appends.len() > 1
-            && let Some(oldest) = self.appends.pop_front()
+            && let Some((_, oldest)) = self.appends.pop_front()
         {
-            self.bytes = self.bytes.saturating_sub(oldest.rows.get_array_memory_size());
+            self.bytes -= oldest;
         }
     }
 
     /// The rows of the append that holds the row `at`, from there on.
     fn from(&self, at: u64) -> Option<LoggedRows> {
-        let index = self.appends.partition_point(|append| append.end() <= at);
-        self.appends.get(index).filter(|append| append.start <= at).and_then(|append| append.from(at))
+        let index = self.appends.partition_point(|(append, _)| append.end() <= at);
+        let (append, _) = self.appends.get(index)?;
+        if append.start <= at { append.from(at) } else { None }
     }
 }
 

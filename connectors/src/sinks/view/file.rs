@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use millstream_engine::batch::Epoch;
 use millstream_engine::durable::durable_step;
+use millstream_engine::ipc::read_stream;
 use millstream_engine::sink::SinkWriter;
 use millstream_engine::time::EventTime;
 use millstream_engine::{Error, Result};
@@ -74,8 +74,7 @@ impl ViewFile {
             let instant = part.get::<_, Option<i64>>(0).map_err(self.failed())?.map(EventTime);
             let bytes = part.get::<_, Vec<u8>>(1).map_err(self.failed())?;
             let epoch = epoch_of(part.get::<_, i64>(2).map_err(self.failed())?);
-            for rows in StreamReader::try_new(bytes.as_slice(), None)? {
-                let rows = rows?;
+            for rows in read_stream(&bytes)? {
                 let is_alike = rows.schema() == self.schema;
                 if !is_alike || !take(Part { epoch, instant, rows })? {
                     self.has_other_rows = true;

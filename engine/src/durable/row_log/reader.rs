@@ -68,6 +68,10 @@ impl RowLogReader {
         let (shared, at) = (Arc::clone(&self.shared), self.at);
         self.loaded_to = *self.end.borrow();
         let loading = SpawnedTask::spawn_blocking(move || {
+            if at < shared.start() {
+                let message = format!("row {at} of {} is no longer kept", shared.files.describe(&shared.folder));
+                return Err(Error::state(message, "the retention of the stream has dropped it; begin a new query"));
+            }
             let firsts = firsts(shared.files.as_ref(), &shared.folder)?;
             let holding = firsts.into_iter().rev().find(|first| *first <= at);
             let first = holding.ok_or_else(|| {

@@ -15,7 +15,8 @@
 
 use std::ops::Range;
 
-use datafusion::arrow::ipc::reader::StreamReader;
+use bytes::Bytes;
+use datafusion::arrow::ipc::root_as_message;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
@@ -24,14 +25,19 @@ use super::super::files::Files;
 use super::super::framing::{FOOT, HEAD, body_at, framed, is_torn, length, number_at};
 use super::super::journal::failed;
 use super::super::record::corrupt;
-use super::{Producer, Sequences};
+use super::{Producer, ReceivedRows, Sequences};
 use crate::error::{Error, Result};
+use crate::ipc::read_stream;
 
 pub(super) const MAGIC: &[u8; 8] = b"MSROWS01";
 /// A segment is closed once it has this many bytes.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 /// The bytes of the size of an append.
 const SIZE: usize = 4;
+/// How the parts of a message of an Arrow IPC stream begin, what they begin at, and what ends a stream.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+const IPC_ALIGNMENT: usize = 8;
+const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// So many producers are remembered, those that have sent something last.
 const MAX_PRODUCERS: usize = 10_000;
 
@@ -86,34 +92,70 @@ pub(super) fn firsts(files: &dyn Files, folder: &str) -> Result<Vec<u64>> {
     Ok(names.iter().filter_map(|name| name.strip_suffix(".rows")?.parse().ok()).collect())
 }
 
-/// The bytes of an append.
-pub(super) fn write_append(rows: &RecordBatch, producer: Option<&Producer>) -> Result<Vec<u8>> {
-    let said = Said { rows: rows.num_rows() as u64, producer: producer.cloned(), ..Said::default() };
-    let mut body = write_said(&said)?;
-    let mut writer = StreamWriter::try_new(&mut body, &rows.schema())?;
-    writer.write(rows)?;
-    writer.finish()?;
-    sized(body)
+/// The bytes of an append: all of them, or those around a body as it was received.
+#[derive(Debug)]
+pub(super) struct AppendBytes([Bytes; 3]);
+
+impl AppendBytes {
+    /// The parts, which follow each other.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parts().map(<[u8]>::len).sum()
+    }
 }
 
-/// The bytes of appends that are synced as one.
-pub(super) fn write_group(appends: &[&[u8]]) -> Result<Vec<u8>> {
-    framed(appends)
+/// The bytes of an append; its rows are written, or taken as they were received.
+pub(super) fn write_append(
+    rows: &RecordBatch,
+    received: Option<ReceivedRows>,
+    producer: Option<&Producer>,
+) -> Result<AppendBytes> {
+    let said = Said { rows: rows.num_rows() as u64, producer: producer.cloned(), ..Said::default() };
+    let mut start = write_said(&said)?;
+    let mut writer = StreamWriter::try_new(&mut start, &rows.schema())?;
+    let Some(received) = received.filter(ReceivedRows::is_whole) else {
+        writer.write(rows)?;
+        writer.finish()?;
+        drop(writer);
+        return sized([start.into(), Bytes::new(), Bytes::new()]);
+    };
+    drop(writer);
+    // The message as a stream has it: its head is padded, so that the body is aligned.
+    let padding = received.header.len().next_multiple_of(IPC_ALIGNMENT) - received.header.len();
+    start.extend_from_slice(&CONTINUATION);
+    start.extend_from_slice(&length(received.header.len() + padding)?);
+    start.extend_from_slice(&received.header);
+    start.resize(start.len() + padding, 0);
+    sized([start.into(), received.body, Bytes::from_static(&END_OF_STREAM)])
 }
 
 /// Writes into the place that was left for it how long the rest of an append is.
-fn sized(mut append: Vec<u8>) -> Result<Vec<u8>> {
-    let size = length(append.len().saturating_sub(SIZE))?;
-    if let Some(place) = append.get_mut(..SIZE) {
+fn sized([start, body, end]: [Bytes; 3]) -> Result<AppendBytes> {
+    let mut start = Vec::from(start);
+    let size = length((start.len() + body.len() + end.len()).saturating_sub(SIZE))?;
+    if let Some(place) = start.get_mut(..SIZE) {
         place.copy_from_slice(&size);
     }
-    Ok(append)
+    Ok(AppendBytes([start.into(), body, end]))
+}
+
+impl ReceivedRows {
+    /// Whether the body is as long as the header says, so that a reader finds what is behind it.
+    fn is_whole(&self) -> bool {
+        let message = root_as_message(&self.header).ok();
+        let said = message.and_then(|message| usize::try_from(message.bodyLength()).ok());
+        said == Some(self.body.len()) && self.body.len().is_multiple_of(IPC_ALIGNMENT)
+    }
 }
 
 /// The first body of a segment.
 pub(super) fn write_start(sequences: &Sequences) -> Result<Vec<u8>> {
     let said = Said { sequences: sequences.clone(), ..Said::default() };
-    framed(&[&sized(write_said(&said)?)?])
+    let start = sized([write_said(&said)?.into(), Bytes::new(), Bytes::new()])?;
+    framed(&start.parts().collect::<Vec<_>>())
 }
 
 /// An append so far, with a place for its size.
@@ -197,7 +239,7 @@ impl Body<'_> {
         if self.ipc.is_empty() {
             return Ok(None);
         }
-        Ok(StreamReader::try_new(self.ipc, None)?.next().transpose()?)
+        Ok(read_stream(self.ipc)?.pop())
     }
 }
 

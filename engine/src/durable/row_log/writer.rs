@@ -1,13 +1,15 @@
 //! The thread that writes a row log: appends that wait go to the disk together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::files::AppendFile;
+use super::super::framing::{FOOT_BYTES, head};
 use super::super::journal::{cut_back, failed, sync};
-use super::segment::{MAGIC, Recovered, note, path, write_group, write_start};
+use super::segment::{AppendBytes, MAGIC, Recovered, note, path, write_start};
 use super::{Appended, LoggedRows, Producer, Sequences, Shared};
 use crate::error::{Error, Result};
 
@@ -17,8 +19,9 @@ const GROUP_BYTES: usize = 16 << 20;
 /// Rows on their way into the log.
 #[derive(Debug)]
 pub(super) struct Append {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: AppendBytes,
     pub(super) rows: RecordBatch,
+    pub(super) rows_bytes: usize,
     pub(super) by: Option<Producer>,
     pub(super) done: oneshot::Sender<Result<Appended>>,
 }
@@ -60,25 +63,11 @@ impl Writer {
     }
 
     fn write(&mut self, group: Vec<Append>) {
-        let mut sequences = self.sequences.clone();
-        let mut end = self.end;
-        let mut fresh = Vec::with_capacity(group.len());
-        for append in &group {
-            let is_fresh = append.by.as_ref().is_none_or(|by| is_fresh(&sequences, by));
-            if is_fresh {
-                end += append.rows.num_rows() as u64;
-                if let Some(by) = &append.by {
-                    note(&mut sequences, by, end);
-                }
-            }
-            fresh.push(is_fresh);
-        }
-        let bytes = group.iter().zip(&fresh).filter(|(_, fresh)| **fresh).map(|(append, _)| append.bytes.as_slice());
-        match self.write_bytes(&bytes.collect::<Vec<_>>()) {
-            Ok(()) => {
-                self.sequences = sequences;
-                self.publish(group, &fresh);
-            }
+        let fresh = self.fresh(&group);
+        let bytes = group.iter().zip(&fresh).filter(|(_, fresh)| **fresh);
+        let bytes: Vec<&[u8]> = bytes.flat_map(|(append, _)| append.bytes.parts()).collect();
+        match self.write_bytes(&bytes) {
+            Ok(()) => self.publish(group, &fresh),
             Err(error) => {
                 let error = Arc::new(error);
                 for Append { done, .. } in group {
@@ -89,14 +78,39 @@ impl Writer {
         }
     }
 
+    /// Which appends of a group were not sent before, in an earlier group or in this one.
+    fn fresh(&self, group: &[Append]) -> Vec<bool> {
+        // Only what this group brings: all that is known may be much.
+        let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut fresh = Vec::with_capacity(group.len());
+        for append in group {
+            let Some(by) = &append.by else {
+                fresh.push(true);
+                continue;
+            };
+            let before = self.sequences.get(&by.id).map(|(sequence, _)| *sequence);
+            let is_fresh = newest.get(by.id.as_str()).copied().or(before).is_none_or(|known| by.sequence > known);
+            if is_fresh {
+                newest.insert(&by.id, by.sequence);
+            }
+            fresh.push(is_fresh);
+        }
+        fresh
+    }
+
     fn publish(&mut self, group: Vec<Append>, fresh: &[bool]) {
         let mut answers = Vec::with_capacity(group.len());
         let mut tail = self.shared.tail();
-        for (Append { rows, done, .. }, is_fresh) in group.into_iter().zip(fresh) {
-            if *is_fresh && rows.num_rows() > 0 {
+        for (Append { rows, rows_bytes, by, done, .. }, is_fresh) in group.into_iter().zip(fresh) {
+            if *is_fresh {
                 let start = self.end;
                 self.end += rows.num_rows() as u64;
-                tail.push(LoggedRows { start, rows });
+                if let Some(by) = &by {
+                    note(&mut self.sequences, by, self.end);
+                }
+                if rows.num_rows() > 0 {
+                    tail.push(LoggedRows { start, rows }, rows_bytes);
+                }
             }
             answers.push((done, if *is_fresh { Appended::Logged } else { Appended::Repeated }));
         }
@@ -107,9 +121,9 @@ impl Writer {
         }
     }
 
-    /// Writes whole appends, durable when this returns.
-    fn write_bytes(&mut self, appends: &[&[u8]]) -> Result<()> {
-        if appends.is_empty() {
+    /// Writes whole appends, given in parts, durable when this returns.
+    fn write_bytes(&mut self, parts: &[&[u8]]) -> Result<()> {
+        if parts.is_empty() {
             return Ok(());
         }
         if self.shared.is_closed() {
@@ -126,16 +140,17 @@ impl Writer {
         }
         // Each on its own, so that what a power cut tears is always the end.
         if self.segment.1 == 0 {
-            self.append(MAGIC)?;
+            self.append(&[MAGIC])?;
         }
         if self.segment.1 == MAGIC.len() as u64 {
-            self.append(&write_start(&self.sequences)?)?;
+            self.append(&[&write_start(&self.sequences)?])?;
         }
-        self.append(&write_group(appends)?)
+        let head = head(parts)?;
+        self.append(&[&[head.as_slice()], parts, &[FOOT_BYTES]].concat())
     }
 
     /// Writes bytes behind the open segment, durable when this returns.
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<()> {
         let (first, length) = self.segment;
         let path = path(&self.shared.folder, first);
         let place = self.shared.files.describe(&path);
@@ -145,16 +160,12 @@ impl Writer {
                 self.shared.files.append(&path).map_err(|error| failed(self.shared.files.as_ref(), &path, error))?,
             ),
         };
-        if let Err(error) = file.append(bytes) {
+        if let Err(error) = file.append_parts(parts) {
             cut_back(file.as_mut(), length, &place).inspect_err(|_| self.is_broken = true)?;
             return Err(failed(self.shared.files.as_ref(), &path, error));
         }
         sync(file.as_mut(), &place).inspect_err(|_| self.is_broken = true)?;
-        self.segment = (first, length + bytes.len() as u64);
+        self.segment = (first, length + parts.iter().map(|part| part.len() as u64).sum::<u64>());
         Ok(())
     }
-}
-
-fn is_fresh(sequences: &Sequences, by: &Producer) -> bool {
-    sequences.get(&by.id).is_none_or(|(newest, _)| by.sequence > *newest)
 }

@@ -13,7 +13,6 @@
 
 use std::collections::VecDeque;
 
-use datafusion::arrow::ipc::reader::StreamReader;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use datafusion::arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
@@ -22,6 +21,7 @@ use super::super::framing::{self, FOOT, HEAD, framed, is_torn, length, number_at
 use super::super::record::corrupt;
 use crate::error::{Error, Result};
 use crate::ingest::{LoggedEvent, Record};
+use crate::ipc::read_stream;
 
 pub(super) const MAGIC: &[u8; 8] = b"MSWAL001";
 /// The bytes of a group's body before its frames.
@@ -111,9 +111,7 @@ fn group_head(body: &[u8]) -> Option<(u64, u64)> {
 }
 
 fn read_rows(bytes: &[u8]) -> Result<RecordBatch> {
-    let mut reader = StreamReader::try_new(bytes, None)?;
-    let batch = reader.next().transpose()?;
-    batch.ok_or_else(|| Error::internal("a frame has a schema and no rows"))
+    read_stream(bytes)?.pop().ok_or_else(|| Error::internal("a frame has a schema and no rows"))
 }
 
 /// The frames of a segment from the number `from` on.

@@ -9,10 +9,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::files::{Durability, LocalFiles};
+use super::super::framing;
+use super::super::fuzz::{Damage, disk, only_file};
 use super::super::simulated::SimFiles;
 use super::*;
 use crate::ingest::LoggedEvent;
 use crate::source::{Offset, PartitionId};
+use crate::testing::damaged;
 
 /// Small enough for several segments.
 const BYTES: u64 = 2000;
@@ -100,4 +103,27 @@ fn a_log_that_ends_before_what_a_query_has_used_is_refused() {
     wal.check_reaches(2).unwrap();
     let error = wal.check_reaches(3).unwrap_err().to_string();
     assert!(error.contains(".wal is damaged at byte "), "{error}");
+}
+
+#[test]
+fn fuzz_a_damaged_log() {
+    let files: Arc<dyn Files> = Arc::new(SimFiles::new(1));
+    let mut wal = open(&files).unwrap();
+    wal.append(&[frame(0), frame(1)]).unwrap();
+    wal.append(&[frame(2)]).unwrap();
+    let (path, whole) = only_file(&files, "w");
+    bolero::check!().with_type::<Damage>().for_each(|(edits, length)| {
+        let Ok(mut wal) = open(&disk(&path, &damaged(&whole, edits, *length))) else { return };
+        (0..wal.next).for_each(|seq| drop(wal.frame(seq)));
+    });
+}
+
+#[test]
+fn fuzz_a_group_whose_checksum_fits() {
+    let group = write_group(0, &[frame(0), frame(1)]).unwrap();
+    let whole = framing::body_at(&group, 0).unwrap();
+    bolero::check!().with_type::<Damage>().for_each(|(edits, length)| {
+        let body = framing::framed(&[&damaged(whole, edits, *length)]).unwrap();
+        drop(frames_from("a file", &[MAGIC.as_slice(), &body].concat(), 0));
+    });
 }
