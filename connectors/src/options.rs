@@ -94,7 +94,7 @@ impl<'a> Options<'a> {
         match parse(&option.value) {
             Some(value) => Ok(Some(value)),
             None => {
-                let message = format!("option {key} = '{}' is not {what}", option.value);
+                let message = format!("option {key} = '{}' is not {what}", option.shown());
                 Err(Error::query(message, format!("set {key} to {what}")).at(option.location))
             }
         }
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     fn option(key: &str, value: &str) -> WithOption {
-        WithOption { key: key.into(), value: value.into(), location: Some(Location { line: 3, column: 7 }) }
+        WithOption::new(key, value, Some(Location { line: 3, column: 7 }))
     }
 
     #[test]

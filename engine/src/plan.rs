@@ -1,5 +1,6 @@
 //! What the language front end hands over: declared streams, and logical plans whose leaves are [`StreamTable`]s.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::nodes::SlotExec;
+use crate::secret::REDACTED;
 use crate::time::Span;
 use crate::window::{Contents, Frame, WindowSpec};
 
@@ -31,15 +33,42 @@ pub struct Location {
     pub column: u64,
 }
 
-/// One `key = 'value'` of a `WITH` clause.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One `key = 'value'` or `key = SECRET name` of a `WITH` clause.
+#[derive(Clone, PartialEq, Eq)]
 pub struct WithOption {
     /// The key, in lower case.
     pub key: String,
-    /// The value as text.
+    /// The value as text; of a secret once it has been looked up.
     pub value: String,
+    /// The name of the secret that the value is.
+    pub secret: Option<String>,
     /// Where the key stands, for messages.
     pub location: Option<Location>,
+}
+
+impl WithOption {
+    /// An option whose value stands in the statement.
+    pub fn new(key: &str, value: &str, location: Option<Location>) -> Self {
+        Self { key: key.to_owned(), value: value.to_owned(), secret: None, location }
+    }
+
+    /// The value for messages.
+    pub fn shown(&self) -> &str {
+        if self.is_secret() { REDACTED } else { &self.value }
+    }
+
+    /// Whether the value is nothing for other eyes: a secret, or of a key that speaks of one.
+    pub fn is_secret(&self) -> bool {
+        let speaks_of_one = |word: &&str| self.key.contains(*word);
+        self.secret.is_some()
+            || ["password", "secret", "token", "credential", "authorization"].iter().any(speaks_of_one)
+    }
+}
+
+impl fmt::Debug for WithOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {:?}", self.key, self.shown())
+    }
 }
 
 /// How event time is taken from the rows of a stream.

@@ -1,4 +1,4 @@
-//! What statements have declared: streams, static tables, views, sinks and functions, by name.
+//! What statements have declared: streams, static tables, views, sinks, secrets and functions, by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::catalog::TableProvider;
 use millstream_engine::plan::{StreamDefinition, WithOption};
 use millstream_engine::results::MaterializedRows;
+use millstream_engine::secret::Secret;
 
 use crate::error::{Error, Result};
 use crate::function::{FunctionDefinition, Functions};
@@ -74,11 +75,12 @@ impl Relation {
     }
 }
 
-/// The declared relations, sinks and functions; each of the three has names of its own.
+/// The declared relations, sinks, secrets and functions; each of the four has names of its own.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     relations: BTreeMap<String, Relation>,
     sinks: BTreeMap<String, Arc<SinkDefinition>>,
+    secrets: BTreeMap<String, Secret>,
     pub(crate) functions: Functions,
 }
 
@@ -113,10 +115,16 @@ impl Catalog {
         self.functions.iter()
     }
 
+    /// The names of the secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.keys().map(String::as_str)
+    }
+
     /// What `name` stands for when something of kind `kind` is meant.
     pub fn kind_of(&self, name: &str, kind: RelationKind) -> Option<RelationKind> {
         match kind {
             RelationKind::Sink => self.sinks.contains_key(name).then_some(RelationKind::Sink),
+            RelationKind::Secret => self.secrets.contains_key(name).then_some(RelationKind::Secret),
             RelationKind::Function | RelationKind::Aggregate => {
                 self.functions.get(name).map(|definition| definition.kind())
             }
@@ -132,10 +140,15 @@ impl Catalog {
         self.sinks.insert(sink.name.clone(), sink);
     }
 
+    pub(crate) fn insert_secret(&mut self, name: String, secret: Secret) {
+        self.secrets.insert(name, secret);
+    }
+
     /// Forgets what has the name; whether there was something.
     pub(crate) fn remove(&mut self, name: &str, kind: RelationKind) -> bool {
         match kind {
             RelationKind::Sink => self.sinks.remove(name).is_some(),
+            RelationKind::Secret => self.secrets.remove(name).is_some(),
             RelationKind::Function | RelationKind::Aggregate => self.functions.remove(name),
             _ => self.relations.remove(name).is_some(),
         }
@@ -162,6 +175,46 @@ impl Catalog {
             let error = Error::new(format!("there is no sink \"{name}\""));
             let names: Vec<&str> = self.sinks.keys().map(String::as_str).collect();
             error.hint(known(name, &names, "declare it by CREATE SINK"))
+        })
+    }
+
+    /// The secret of that name.
+    ///
+    /// # Errors
+    /// There is none; the hint offers the nearest.
+    pub(crate) fn expect_secret(&self, name: &str) -> Result<&Secret> {
+        self.secrets.get(name).ok_or_else(|| {
+            let error = Error::new(format!("there is no secret \"{name}\""));
+            let names: Vec<&str> = self.secrets().collect();
+            error.hint(known(name, &names, "declare it by CREATE SECRET"))
+        })
+    }
+
+    /// The options with the texts of the secrets that they name.
+    ///
+    /// # Errors
+    /// There is no such secret.
+    pub(crate) fn revealed(&self, options: &[WithOption]) -> Result<Vec<WithOption>> {
+        let revealed = |option: &WithOption| match &option.secret {
+            None => Ok(option.clone()),
+            Some(name) => {
+                let secret = self.expect_secret(name).map_err(|error| error.at(option.location))?;
+                Ok(WithOption { value: secret.reveal().to_owned(), ..option.clone() })
+            }
+        };
+        options.iter().map(revealed).collect()
+    }
+
+    /// The stream, table or sink that has an option with the secret of that name, if one has.
+    pub(crate) fn user_of_secret(&self, name: &str) -> Option<String> {
+        let names = |options: &[WithOption]| options.iter().any(|option| option.secret.as_deref() == Some(name));
+        let relation = self.relations.iter().find_map(|(known, relation)| {
+            let uses = relation.definition().is_some_and(|definition| names(&definition.options));
+            uses.then(|| format!("{} \"{known}\"", relation.kind().noun()))
+        });
+        relation.or_else(|| {
+            let sink = self.sinks.values().find(|sink| names(&sink.options));
+            sink.map(|sink| format!("sink \"{}\"", sink.name))
         })
     }
 

@@ -93,7 +93,7 @@ pub(crate) fn parse_with(cursor: &mut Cursor<'_>) -> Result<Vec<WithOption>> {
     Ok(options)
 }
 
-/// `key = 'value'`; the key may be quoted or dotted, the value a bare number or word.
+/// `key = 'value'`; the key may be quoted or dotted, the value a bare number or word, or `SECRET name`.
 fn parse_option(cursor: &mut Cursor<'_>) -> Result<WithOption> {
     let location = cursor.location();
     let key = match cursor.peek() {
@@ -110,8 +110,13 @@ fn parse_option(cursor: &mut Cursor<'_>) -> Result<WithOption> {
         }
     };
     cursor.expect(&Token::Eq)?;
+    if cursor.at_word("secret") && matches!(cursor.peek_nth(1), Token::Word(_)) {
+        cursor.next();
+        let secret = Some(cursor.expect_object_name("the name of a secret")?);
+        return Ok(WithOption { key, value: String::new(), secret, location });
+    }
     let value = parse_value(cursor).map_err(|error| error.hint(format!("write {key} = 'value'")))?;
-    Ok(WithOption { key, value, location })
+    Ok(WithOption { key, value, secret: None, location })
 }
 
 /// A string, number or word, as text.

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location as TokenLocation, Span, Token, TokenWithSpan};
 use millstream_engine::plan::{Emission, Location};
+use millstream_engine::secret::Secret;
 
 use crate::ddl::{parse_definition, parse_value, parse_with};
 use crate::duration::Parameters;
@@ -20,7 +21,7 @@ use crate::json_operators::call_json_functions;
 use crate::materialized::parse_materialized_view;
 use crate::parse_error::syntax_error;
 use crate::rewrite::rewrite;
-use crate::statement::{Body, Control, Create, ParsedQuery, ParsedStatement, RelationKind, Running};
+use crate::statement::{Body, Control, Create, ParsedQuery, ParsedStatement, RelationKind, Running, SecretSource};
 use crate::suggest::nearest;
 use crate::token::{Cursor, tokenize};
 
@@ -43,9 +44,9 @@ const STATEMENTS: [&str; 13] = [
     "SUBSCRIBE",
 ];
 
-const KINDS: &str = "STREAM, TABLE, VIEW, MATERIALIZED VIEW, SINK, FUNCTION or AGGREGATE";
+const KINDS: &str = "STREAM, TABLE, VIEW, MATERIALIZED VIEW, SINK, SECRET, FUNCTION or AGGREGATE";
 const KINDS_SHOWN: &str =
-    "STREAMS, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, FUNCTIONS, AGGREGATES, QUERIES, WATERMARKS or STATE";
+    "STREAMS, TABLES, VIEWS, MATERIALIZED VIEWS, SINKS, SECRETS, FUNCTIONS, AGGREGATES, QUERIES, WATERMARKS or STATE";
 
 /// What parsing needs besides the tokens.
 #[derive(Debug, Clone, Copy)]
@@ -144,6 +145,10 @@ fn parse_create(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
         RelationKind::MaterializedView => parse_materialized_view(context, cursor, name, create),
         RelationKind::View => parse_view(context, cursor, name, create),
         RelationKind::Sink => parse_sink(cursor, name, create),
+        RelationKind::Secret => {
+            let source = parse_secret(cursor)?;
+            Ok(Body::CreateSecret { name, source, create })
+        }
         RelationKind::Function => parse_function(context, cursor, name, create),
         RelationKind::Aggregate => parse_aggregate(context, cursor, name, create),
         RelationKind::Stream | RelationKind::Table => {
@@ -171,6 +176,27 @@ fn parse_sink(cursor: &mut Cursor<'_>, name: String, create: Create) -> Result<B
         return Err(Error::unsupported("a query in CREATE SINK", hint).at(cursor.location()));
     }
     Ok(Body::CreateSink { name, options: parse_with(cursor)?, create })
+}
+
+/// `AS 'text'`, `FROM FILE 'path'`, `FROM ENV 'NAME'`.
+fn parse_secret(cursor: &mut Cursor<'_>) -> Result<SecretSource> {
+    let source: fn(&str) -> SecretSource = if cursor.eat_word("as") {
+        |text| SecretSource::Text(Secret::new(text))
+    } else if cursor.eat_words(&["from", "file"]) {
+        |path| SecretSource::File(path.to_owned())
+    } else if cursor.eat_words(&["from", "env"]) {
+        |name| SecretSource::Env(name.to_owned())
+    } else {
+        return Err(cursor.expected("AS 'text', FROM FILE 'path' or FROM ENV 'NAME'"));
+    };
+    let Token::SingleQuotedString(text) = cursor.peek() else { return Err(cursor.expected("a text in quotes")) };
+    if text.is_empty() {
+        return Err(Error::new("a secret cannot be empty").at(cursor.location()));
+    }
+    let source = source(text);
+    cursor.next();
+    cursor.expect_end()?;
+    Ok(source)
 }
 
 fn parse_insert(context: Context<'_>, cursor: &mut Cursor<'_>) -> Result<Body> {
@@ -233,11 +259,22 @@ fn parse_kind(cursor: &mut Cursor<'_>, ending: &str) -> Option<RelationKind> {
     })
 }
 
-/// `SUBSCRIBE [TO] view [AS OF EPOCH n]`.
+/// `SUBSCRIBE [TO] view [AS OF EPOCH n]`, `SUBSCRIBE [TO] QUERY 'id' [AS OF EPOCH n]`.
 fn parse_subscribe(cursor: &mut Cursor<'_>) -> Result<Body> {
     cursor.eat_word("to");
+    if let (true, Token::SingleQuotedString(query)) = (cursor.at_word("query"), cursor.peek_nth(1)) {
+        let query = query.clone();
+        cursor.next();
+        cursor.next();
+        return Ok(Body::SubscribeQuery { query, after: parse_epoch(cursor)? });
+    }
     let view_location = cursor.location();
     let view = cursor.expect_object_name("a materialized view")?;
+    Ok(Body::Subscribe { view, view_location, after: parse_epoch(cursor)? })
+}
+
+/// `[AS OF EPOCH n]` at the end of a statement.
+fn parse_epoch(cursor: &mut Cursor<'_>) -> Result<Option<u64>> {
     let mut after = None;
     if cursor.eat_words(&["as", "of", "epoch"]) {
         let place = cursor.location();
@@ -247,7 +284,7 @@ fn parse_subscribe(cursor: &mut Cursor<'_>) -> Result<Body> {
         cursor.next();
     }
     cursor.expect_end()?;
-    Ok(Body::Subscribe { view, view_location, after })
+    Ok(after)
 }
 
 fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Body> {

@@ -1,7 +1,7 @@
 //! What a query reads of rows that change while it is planned: each relation as it was at one moment, and those of
 //! windows up to the instant that all of them have closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,9 +14,12 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use millstream_engine::results::MaterializedRows;
 
-/// The changing relations of a query, by name.
+/// The changing relations of a query, by name, and the names that it says itself.
 #[derive(Debug, Default)]
-pub(crate) struct Reads(Mutex<BTreeMap<String, Read>>);
+pub(crate) struct Reads {
+    changing: Mutex<BTreeMap<String, Read>>,
+    named: Mutex<BTreeSet<String>>,
+}
 
 #[derive(Debug)]
 enum Read {
@@ -49,6 +52,16 @@ impl Reads {
         }
     }
 
+    /// Notes a relation that the query names, and no view that it reads.
+    pub(crate) fn note(&self, name: &str) {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+    }
+
+    /// The relations that were noted.
+    pub(crate) fn named(&self) -> BTreeSet<String> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The name of one of them.
     pub(crate) fn first_name(&self) -> Option<String> {
         self.locked().keys().next().cloned()
@@ -76,7 +89,7 @@ impl Reads {
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Read>> {
         // Each entry is whole at any time.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

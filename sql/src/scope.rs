@@ -168,9 +168,18 @@ impl Names {
         })
     }
 
+    /// The relation of that name, which is noted if the query itself names it.
+    fn named(&self, name: &str) -> Result<&Relation> {
+        let relation = self.catalog.expect_relation(name)?;
+        if self.views.is_empty() {
+            self.reads.note(name);
+        }
+        Ok(relation)
+    }
+
     /// A relation without a window.
     fn source(&self, name: &str) -> Result<Arc<dyn TableSource>> {
-        Ok(match self.catalog.expect_relation(name)? {
+        Ok(match self.named(name)? {
             Relation::Stream(stream) => {
                 provider_as_source(Arc::new(StreamTable::new(Input::Stream(Arc::clone(stream)), None)))
             }
@@ -257,7 +266,7 @@ impl Names {
 
     /// The rows of a view through which a stream passes, with the window on the stream; none for any other relation.
     fn plan_pushed(&self, name: &str, clause: &WindowClause) -> Result<Option<LogicalPlan>> {
-        let relation = self.catalog.expect_relation(name)?;
+        let relation = self.named(name)?;
         let (Relation::View(view) | Relation::MaterializedView { definition: view, .. }, Some(_)) =
             (relation, &clause.spec)
         else {
@@ -350,6 +359,9 @@ impl Names {
             None => format!("state('{query}')"),
             Some(input) => format!("state('{query}', '{input}')"),
         };
+        if self.views.is_empty() {
+            self.reads.note(&name);
+        }
         let rows = self.reads.fixed(&name, rows);
         let scanned = LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(rows), None)
             .and_then(|plan| plan.alias("state"))

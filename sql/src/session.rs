@@ -10,6 +10,7 @@ use datafusion::logical_expr::{AggregateUDF, LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::plan::{Emission, EmissionMode, Location, StreamDefinition};
 use millstream_engine::results::{MaterializedRows, QueryStates};
+use millstream_engine::secret::Secret;
 
 use crate::catalog::{Catalog, Relation, SinkDefinition, ViewDefinition};
 use crate::check::{check, is_windowed};
@@ -28,7 +29,7 @@ use crate::plan_error::planning_error;
 use crate::scope::Names;
 use crate::settings::check_setting;
 use crate::show::{describe, describe_columns, show};
-use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind, Statement, StreamQuery};
+use crate::statement::{Body, Create, ParsedQuery, ParsedStatement, RelationKind, Shown, Statement, StreamQuery};
 use crate::test_block::{RowList, TestItem, parse_tests};
 use crate::time_pattern::check_time_patterns;
 
@@ -172,6 +173,11 @@ impl Session {
         Arc::make_mut(&mut self.catalog).insert_sink(definition);
     }
 
+    /// Names a secret, in place of the one of that name; what is declared already keeps the text of that.
+    pub fn register_secret(&mut self, name: &str, secret: Secret) {
+        Arc::make_mut(&mut self.catalog).insert_secret(name.to_owned(), secret);
+    }
+
     /// Declares a function or aggregate, in place of the one of that name; those that call it are adapted.
     ///
     /// # Errors
@@ -238,9 +244,14 @@ impl Session {
                 self.create_materialized_view(name, query, *retain, create)
             }
             Body::CreateSink { name, options, create } => {
-                let definition = SinkDefinition { name: name.clone(), options: options.clone() };
+                let definition = SinkDefinition { name: name.clone(), options: self.catalog.revealed(options)? };
                 let (definition, or_replace) = (Arc::new(definition), create.or_replace);
                 self.create(RelationKind::Sink, name, create, Statement::CreateSink { definition, or_replace })
+            }
+            Body::CreateSecret { name, source, create } => {
+                let (name, source, or_replace) = (name.clone(), source.clone(), create.or_replace);
+                let statement = Statement::CreateSecret { name: name.clone(), source, or_replace };
+                self.create(RelationKind::Secret, &name, create, statement)
             }
             Body::CreateFunction { definition, create } => self.create_function(definition, create),
             Body::Insert { sink, sink_location, query } => {
@@ -254,7 +265,7 @@ impl Session {
             Body::Drop { kind, name, name_location, if_exists } => {
                 self.drop_statement(*kind, name, *name_location, *if_exists)
             }
-            Body::Show(kind) => Ok(Statement::Show(show(&self.catalog, *kind)?)),
+            Body::Show(kind) => Ok(Statement::Show { of: Shown::All(*kind), rows: show(&self.catalog, *kind)? }),
             Body::ShowRunning(running) => Ok(Statement::ShowRunning(*running)),
             Body::Control { action, query, query_location } => {
                 Ok(Statement::Control { action: *action, query: query.clone(), location: *query_location })
@@ -262,6 +273,9 @@ impl Session {
             Body::Describe { name, name_location } => self.describe(name).map_err(|error| error.at(*name_location)),
             Body::Subscribe { view, view_location, after } => {
                 self.subscribe(view, *after).map_err(|error| error.at(*view_location))
+            }
+            Body::SubscribeQuery { query, after } => {
+                Ok(Statement::SubscribeQuery { query: query.clone(), after: *after })
             }
             Body::Set { key, value } => {
                 check_setting(key, value)?;
@@ -276,8 +290,12 @@ impl Session {
         definition: &Arc<StreamDefinition>,
         create: &Create,
     ) -> Result<Statement> {
-        let (definition, or_replace) = (Arc::clone(definition), create.or_replace);
-        let name = definition.name.clone();
+        let mut definition = Arc::clone(definition);
+        if definition.options.iter().any(|option| option.secret.is_some()) {
+            let options = self.catalog.revealed(&definition.options)?;
+            Arc::make_mut(&mut definition).options = options;
+        }
+        let (name, or_replace) = (definition.name.clone(), create.or_replace);
         if let (RelationKind::Stream, Some(_)) = (kind, definition.refresh) {
             let option = definition.options.iter().find(|option| option.key == REFRESH_INTERVAL);
             let error = Error::new(format!("a stream has no {REFRESH_INTERVAL}: its rows are read as they come"));
@@ -358,6 +376,10 @@ impl Session {
                 if kind.is_function() {
                     self.catalog.functions.check_unused(name).map_err(|error| error.at(place))?;
                 }
+                if let (RelationKind::Secret, Some(user)) = (kind, self.catalog.user_of_secret(name)) {
+                    let error = Error::new(format!("the {user} uses the secret \"{name}\""));
+                    return Err(error.hint("drop that first").at(place));
+                }
                 Ok(Statement::Drop { kind, name: name.to_owned() })
             }
             Some(existing) => {
@@ -367,6 +389,7 @@ impl Session {
             }
             None if if_exists => Ok(Statement::Nothing { note: format!("there is no {} \"{name}\"", kind.noun()) }),
             None if kind.is_function() => Err(self.catalog.functions.unknown(name, kind).at(place)),
+            None if kind == RelationKind::Secret => Err(expected_error(self.catalog.expect_secret(name)).at(place)),
             None if kind == RelationKind::Sink => Err(expected_error(self.catalog.expect_sink(name)).at(place)),
             None => Err(expected_error(self.catalog.expect_relation(name)).at(place)),
         }
@@ -379,7 +402,7 @@ impl Session {
             }
             Relation::Stream(definition) | Relation::Table { definition, .. } => describe(definition)?,
         };
-        Ok(Statement::Show(batch))
+        Ok(Statement::Show { of: Shown::Columns(name.to_owned()), rows: batch })
     }
 
     fn subscribe(&self, name: &str, after: Option<u64>) -> Result<Statement> {
@@ -441,7 +464,8 @@ impl Session {
         }
         let late_sink = late_sink(&self.catalog, &logical, query)?;
         let reads_kept_rows = names.reads().first_name().is_some();
-        Ok(StreamQuery { logical, text: query.text.clone(), emission, late_sink, is_streaming, reads_kept_rows })
+        let (text, relations) = (query.text.clone(), names.reads().named());
+        Ok(StreamQuery { logical, text, emission, late_sink, is_streaming, reads_kept_rows, relations })
     }
 }
 

@@ -18,6 +18,8 @@ pub enum SettingKind {
     Count,
     /// A size in bytes from 1 MiB, `512 MiB`.
     Size,
+    /// One of these words.
+    Word(&'static [&'static str]),
 }
 
 /// A setting, its values and what it does.
@@ -32,14 +34,22 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 6] = [
+pub const SETTINGS: [Setting; 7] = [
     Setting { key: "batch_interval", kind: SettingKind::Duration, description: "the longest a micro-batch waits" },
     Setting { key: "batch_rows", kind: SettingKind::Count, description: "the most rows in a micro-batch" },
     Setting { key: "max_wait", kind: SettingKind::Duration, description: "the longest that rows wait for their turn" },
     Setting { key: "plan_memory", kind: SettingKind::Size, description: "the memory of all running plans" },
+    Setting {
+        key: "slow_reader",
+        kind: SettingKind::Word(&["block", "latest", "disconnect"]),
+        description: "what a server does about a client that takes rows slowly",
+    },
     Setting { key: "state_memory", kind: SettingKind::Size, description: "the memory of all state, the rest on disk" },
     Setting { key: "tasks", kind: SettingKind::Count, description: "how many tasks run a query side by side" },
 ];
+
+/// The settings of a connection to a server, which mean nothing elsewhere.
+pub const SERVER_SETTINGS: [&str; 1] = ["slow_reader"];
 
 /// Checks that `key` is a setting and accepts `value`.
 ///
@@ -66,5 +76,7 @@ pub(crate) fn check_setting(key: &str, value: &str) -> Result<()> {
         SettingKind::Size if parse_size(value).is_some_and(|bytes| bytes >= LEAST_BYTES) => Ok(()),
         SettingKind::Size => Err(Error::new(format!("{key} is '{value}', not a size from 1 MiB"))
             .hint(format!("write SET {key} = '512 MiB'"))),
+        SettingKind::Word(words) if words.contains(&value.to_lowercase().as_str()) => Ok(()),
+        SettingKind::Word(words) => Err(Error::new(format!("{key} is '{value}', not {}", list(words, "or")))),
     }
 }

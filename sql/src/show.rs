@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::statement::RelationKind;
 use crate::types::sql_name;
 
-/// One row per relation, sink or function of that kind, by name; aggregates are functions too.
+/// One row per relation, sink, secret or function of that kind, by name; aggregates are functions too.
 pub(crate) fn show(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch> {
     let definitions = || catalog.relations().filter(|(_, relation)| relation.kind() == kind);
     match kind {
@@ -45,6 +45,7 @@ pub(crate) fn show(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch>
         RelationKind::Sink => {
             table(["sink", "connector"], catalog.sinks().map(|sink| [sink.name.clone(), connector(&sink.options)]))
         }
+        RelationKind::Secret => table(["secret"], catalog.secrets().map(|name| [name.to_owned()])),
         RelationKind::Function => functions(catalog, |_| true),
         RelationKind::Aggregate => functions(catalog, |kind| kind == RelationKind::Aggregate),
     }

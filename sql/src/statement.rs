@@ -1,5 +1,6 @@
 //! Statements, as parsed and as compiled.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
@@ -8,6 +9,7 @@ use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use millstream_engine::plan::{Emission, Location, StreamDefinition, WithOption};
 use millstream_engine::results::MaterializedRows;
+use millstream_engine::secret::Secret;
 use millstream_engine::time::Span;
 
 use crate::as_of::AsOf;
@@ -47,6 +49,7 @@ pub(crate) enum Body {
     CreateView { name: String, query: ParsedQuery, create: Create },
     CreateMaterializedView { name: String, query: ParsedQuery, retain: Option<Span>, create: Create },
     CreateSink { name: String, options: Vec<WithOption>, create: Create },
+    CreateSecret { name: String, source: SecretSource, create: Create },
     CreateFunction { definition: Arc<FunctionDefinition>, create: Create },
     Insert { sink: String, sink_location: Option<Location>, query: ParsedQuery },
     Select(ParsedQuery),
@@ -58,6 +61,7 @@ pub(crate) enum Body {
     Control { action: Control, query: String, query_location: Option<Location> },
     Describe { name: String, name_location: Option<Location> },
     Subscribe { view: String, view_location: Option<Location>, after: Option<u64> },
+    SubscribeQuery { query: String, after: Option<u64> },
     Set { key: String, value: String },
 }
 
@@ -82,6 +86,8 @@ pub enum RelationKind {
     MaterializedView,
     /// A destination.
     Sink,
+    /// A text that options name and nobody sees.
+    Secret,
     /// A function of one row.
     Function,
     /// A function of many rows.
@@ -89,8 +95,16 @@ pub enum RelationKind {
 }
 
 impl RelationKind {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Stream, Self::Table, Self::View, Self::MaterializedView, Self::Sink, Self::Function, Self::Aggregate];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Stream,
+        Self::Table,
+        Self::View,
+        Self::MaterializedView,
+        Self::Sink,
+        Self::Secret,
+        Self::Function,
+        Self::Aggregate,
+    ];
 
     /// The word for it in messages: `stream`.
     pub const fn noun(self) -> &'static str {
@@ -100,6 +114,7 @@ impl RelationKind {
             Self::View => "view",
             Self::MaterializedView => "materialized view",
             Self::Sink => "sink",
+            Self::Secret => "secret",
             Self::Function => "function",
             Self::Aggregate => "aggregate",
         }
@@ -115,6 +130,26 @@ impl RelationKind {
         let article = if self == Self::Aggregate { "an" } else { "a" };
         format!("{article} {}", self.noun())
     }
+}
+
+/// What SHOW or DESCRIBE tells of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// All things of a kind, a row each; the first column has their names.
+    All(RelationKind),
+    /// The columns of a relation.
+    Columns(String),
+}
+
+/// Where the text of a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In the statement.
+    Text(Secret),
+    /// In a file, less the newline at its end.
+    File(String),
+    /// In a variable of the environment.
+    Env(String),
 }
 
 /// What SHOW tells of queries that run.
@@ -214,6 +249,15 @@ pub enum Statement {
         /// Whether a sink of that name, if there is one, is replaced.
         or_replace: bool,
     },
+    /// Names a text that nobody sees.
+    CreateSecret {
+        /// The name.
+        name: String,
+        /// Where the text is.
+        source: SecretSource,
+        /// Whether a secret of that name, if there is one, is replaced.
+        or_replace: bool,
+    },
     /// Declares a function or an aggregate.
     CreateFunction {
         /// The function.
@@ -234,7 +278,7 @@ pub enum Statement {
     Explain(StreamQuery),
     /// Runs a query, drops its rows, and shows its plans with what they have done.
     ExplainAnalyze(StreamQuery),
-    /// Forgets a stream, table, view, sink, function or aggregate, which exists.
+    /// Forgets a stream, table, view, sink, secret, function or aggregate, which exists.
     Drop {
         /// Which of them it is.
         kind: RelationKind,
@@ -242,7 +286,12 @@ pub enum Statement {
         name: String,
     },
     /// Rows that answer SHOW or DESCRIBE.
-    Show(RecordBatch),
+    Show {
+        /// What they tell of.
+        of: Shown,
+        /// The rows.
+        rows: RecordBatch,
+    },
     /// Rows that tell of queries that run.
     ShowRunning(Running),
     /// Does something to a query that runs.
@@ -260,6 +309,13 @@ pub enum Statement {
         view: String,
         /// Its rows.
         rows: Arc<dyn MaterializedRows>,
+        /// The epoch whose rows, and those before, are not wanted again.
+        after: Option<u64>,
+    },
+    /// Follows a SELECT that runs on a server, from after an epoch on.
+    SubscribeQuery {
+        /// What the metadata of its rows call it.
+        query: String,
         /// The epoch whose rows, and those before, are not wanted again.
         after: Option<u64>,
     },
@@ -295,6 +351,8 @@ pub struct StreamQuery {
     pub is_streaming: bool,
     /// Whether rows are read that other queries keep: materialized views or states.
     pub reads_kept_rows: bool,
+    /// The relations that the text itself names, and not those that views read, and `state('query')` of the states.
+    pub relations: BTreeSet<String>,
 }
 
 impl ParsedQuery {

@@ -247,12 +247,7 @@ mod tests {
     }
 
     fn open_with(options: &[(&str, &str)]) -> Result<Box<dyn Sink>> {
-        let option = |(key, value): &(&str, &str)| WithOption {
-            key: (*key).to_owned(),
-            value: (*value).to_owned(),
-            location: None,
-        };
-        let options: Vec<_> = options.iter().map(option).collect();
+        let options: Vec<_> = options.iter().map(|(key, value)| WithOption::new(key, value, None)).collect();
         open("results", &options, Arc::new(Schema::empty()))
     }
 

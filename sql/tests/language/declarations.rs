@@ -131,7 +131,7 @@ fn names_that_exist_are_respected() {
 fn show_and_describe_answer_in_rows() {
     let mut session = session();
     let mut rows = |text| match run(&mut session, text).unwrap().remove(0) {
-        Statement::Show(batch) => pretty_format_batches(&[batch]).unwrap().to_string(),
+        Statement::Show { rows: batch, .. } => pretty_format_batches(&[batch]).unwrap().to_string(),
         other => panic!("{other:?}"),
     };
     let described = rows("DESCRIBE stock");

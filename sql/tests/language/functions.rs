@@ -149,7 +149,7 @@ fn functions_are_shown_as_declared() {
     let mut session = declared("CREATE FUNCTION twice(x DOUBLE) RETURNS DOUBLE AS x + x");
     run(&mut session, WAVG).unwrap();
     let mut rows = |text| match run(&mut session, text).unwrap().remove(0) {
-        Statement::Show(batch) => pretty_format_batches(&[batch]).unwrap().to_string(),
+        Statement::Show { rows: batch, .. } => pretty_format_batches(&[batch]).unwrap().to_string(),
         other => panic!("{other:?}"),
     };
     let functions = rows("SHOW FUNCTIONS");

@@ -1,5 +1,7 @@
 //! Statements with words lost, doubled, swapped and cut: each is accepted or refused, none is a crash.
 
+use std::panic::AssertUnwindSafe;
+
 use crate::session;
 
 const SEED: u64 = 0x5eed_2026;
@@ -107,6 +109,36 @@ fn no_statement_is_a_crash() {
         }
     }
     assert!(accepted > 100, "the edits are too wild to test much: {accepted} accepted");
+}
+
+/// Parses a text and compiles its statements.
+fn read(session: &millstream_sql::Session, text: &str) {
+    match session.parse(text) {
+        Ok(parsed) => parsed.iter().for_each(|statement| match session.compile(statement) {
+            Ok(_) => {}
+            Err(error) => drop(error.render(text)),
+        }),
+        Err(error) => drop(error.render(text)),
+    }
+}
+
+#[test]
+fn fuzz_texts_of_words_that_statements_have() {
+    let mut words: Vec<String> = STATEMENTS.iter().flat_map(|statement| split(statement)).collect();
+    words.sort_unstable();
+    words.dedup();
+    // It is not changed.
+    let session = AssertUnwindSafe(session());
+    bolero::check!().with_type::<Vec<u16>>().for_each(|drawn| {
+        let words = drawn.iter().take(60).map(|number| words[usize::from(*number) % words.len()].as_str());
+        read(&session, &words.collect::<Vec<_>>().join(" "));
+    });
+}
+
+#[test]
+fn fuzz_texts_of_any_bytes() {
+    let session = AssertUnwindSafe(session());
+    bolero::check!().for_each(|bytes: &[u8]| read(&session, &String::from_utf8_lossy(bytes)));
 }
 
 #[test]
