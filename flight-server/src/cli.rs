@@ -103,7 +103,7 @@ pub struct SqlArgs {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Ask a server in place of an engine in this process: grpc://USER:PASSWORD@HOST:PORT, grpc+tls://HOST:PORT.
-    #[arg(long, value_name = "URL", env = "MILLSTREAM_CONNECT")]
+    #[arg(long, value_name = "URL", env = "MILLSTREAM_CONNECT", hide_env_values = true)]
     pub connect: Option<String>,
     /// The token to show to the server.
     #[arg(long, value_name = "TOKEN", env = "MILLSTREAM_TOKEN", hide_env_values = true, requires = "connect")]
@@ -137,6 +137,9 @@ pub struct ServeArgs {
     /// Clients need a certificate that this one has signed, as PEM.
     #[arg(long, value_name = "FILE", env = "MILLSTREAM_TLS_CLIENT_CA", requires = "tls_cert")]
     pub tls_client_ca: Option<PathBuf>,
+    /// How long a SELECT over streams runs on whose connection was lost [default: 60].
+    #[arg(long, value_name = "SECONDS", env = "MILLSTREAM_RESUME_SECONDS")]
+    pub resume_seconds: Option<u64>,
     /// Wait while another server has the data directory, and take over when it is gone.
     #[arg(long)]
     pub standby: bool,

@@ -10,8 +10,9 @@ use millstream_connectors::{CurrentTable, TableRows};
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::QueryOptions;
 use millstream_engine::refreshed::RefreshedTable;
+use millstream_engine::secret::Secret;
 use millstream_engine::side::SideTables;
-use millstream_sql::{RelationKind, Session as Language, Statement};
+use millstream_sql::{RelationKind, SERVER_SETTINGS, SecretSource, Session as Language, Statement};
 
 use crate::error::{Error, Result};
 use crate::memory::Memory;
@@ -57,23 +58,64 @@ pub(crate) fn table_definition(name: &str, table: &dyn TableProvider) -> StreamD
     }
 }
 
-/// Rows that a declaration brings along, and a note on those that could not be used.
-pub(crate) type Prepared = Option<(Arc<dyn TableProvider>, Option<String>)>;
+/// What a declaration brings along.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// Nothing.
+    Nothing,
+    /// The rows of a static table, and a note on those that could not be used.
+    Rows(Arc<dyn TableProvider>, Option<String>),
+    /// The text of a secret.
+    Secret(Secret),
+}
 
-/// Does what a declaration needs before it is carried out: checks options, reads the rows of a static table.
+/// Does what a declaration needs before it is carried out: checks options, reads the rows of a static table, or a secret.
 ///
 /// # Errors
-/// Fails if an option is wrong or the table cannot be read.
+/// Fails if an option is wrong or the table or secret cannot be read.
 pub(crate) async fn prepare(statement: &Statement) -> Result<Prepared, millstream_engine::Error> {
     match statement {
         Statement::CreateStream { definition, .. } => millstream_connectors::check_source(definition)?,
         Statement::CreateSink { definition, .. } => {
             millstream_connectors::check_sink(&definition.name, &definition.options)?;
         }
-        Statement::CreateTable { definition, .. } => return load_table(definition).await.map(Some),
+        Statement::CreateTable { definition, .. } => {
+            let (rows, note) = load_table(definition).await?;
+            return Ok(Prepared::Rows(rows, note));
+        }
+        Statement::CreateSecret { name, source, .. } => return read_secret(name, source).map(Prepared::Secret),
+        Statement::Set { key, .. } if SERVER_SETTINGS.contains(&key.as_str()) => {
+            let message = format!("{key} is for the connections to a server");
+            return Err(millstream_engine::Error::query(message, "set it in a session of millstream serve"));
+        }
         _ => {}
     }
-    Ok(None)
+    Ok(Prepared::Nothing)
+}
+
+/// Reads the text of a secret.
+///
+/// # Errors
+/// Names the file or variable that has none.
+pub(crate) fn read_secret(name: &str, source: &SecretSource) -> Result<Secret, millstream_engine::Error> {
+    let (text, place) = match source {
+        SecretSource::Text(secret) => return Ok(secret.clone()),
+        SecretSource::File(path) => {
+            let read = std::fs::read_to_string(path);
+            let failed = |error| millstream_engine::Error::external(format!("reading the secret \"{name}\""), error);
+            (read.map_err(failed)?, format!("the file {path}"))
+        }
+        SecretSource::Env(variable) => {
+            (std::env::var(variable).unwrap_or_default(), format!("the variable {variable} of the environment"))
+        }
+    };
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        let message = format!("{place} is not there or empty, and the secret \"{name}\" is to be read from it");
+        return Err(millstream_engine::Error::query(message, "write the text of the secret there"));
+    }
+    Ok(Secret::new(text))
 }
 
 /// Carries out a declaration with what was prepared for it; gives the statement back if it is none.
@@ -90,10 +132,17 @@ pub(crate) fn declare(
     match statement {
         Statement::CreateStream { definition, .. } => register_stream(language, sides, definition),
         Statement::CreateTable { definition, .. } => {
-            let (rows, _) = prepared.ok_or_else(|| {
-                millstream_engine::Error::internal(format!("the rows of table {} were not read", definition.name))
-            })?;
+            let Prepared::Rows(rows, _) = prepared else {
+                let message = format!("the rows of table {} were not read", definition.name);
+                return Err(millstream_engine::Error::internal(message).into());
+            };
             language.register_table(definition, rows);
+        }
+        Statement::CreateSecret { name, .. } => {
+            let Prepared::Secret(secret) = prepared else {
+                return Err(millstream_engine::Error::internal(format!("the secret {name} was not read")).into());
+            };
+            language.register_secret(&name, secret);
         }
         Statement::CreateView { definition, .. } => language.register_view(definition),
         Statement::CreateSink { definition, .. } => language.register_sink(definition),
@@ -112,9 +161,10 @@ pub(crate) fn declare(
         | Statement::Select(_)
         | Statement::Explain(_)
         | Statement::ExplainAnalyze(_)
-        | Statement::Show(_)
+        | Statement::Show { .. }
         | Statement::ShowRunning(_)
         | Statement::Subscribe { .. }
+        | Statement::SubscribeQuery { .. }
         | Statement::Control { .. }) => {
             return Ok(Some(statement));
         }
@@ -168,7 +218,7 @@ pub(crate) fn query_options(language: &Language, memory: &Memory) -> Result<Quer
     options.interval = duration("batch_interval")?.unwrap_or(options.interval);
     options.max_wait = duration("max_wait")?.unwrap_or(options.max_wait);
     options.state_memory = Arc::clone(&memory.state);
-    options.runtime = Arc::clone(&memory.plans);
+    options.runtime = memory.plans_of_query()?;
     let count = |key| language.setting(key).and_then(|text| text.parse::<usize>().ok());
     options.batch_rows = count("batch_rows").unwrap_or(options.batch_rows);
     options.tasks = count("tasks").unwrap_or(options.tasks);

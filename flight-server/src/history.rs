@@ -31,7 +31,7 @@ impl History {
     pub(crate) fn of(&mut self, stream: Arc<StreamDefinition>) -> Arc<StreamDefinition> {
         let Some(path) = self.paths.get(&stream.name) else { return stream };
         self.used.insert(stream.name.clone());
-        let option = |key: &str, value: &str| WithOption { key: key.into(), value: value.into(), location: None };
+        let option = |key: &str, value: &str| WithOption::new(key, value, None);
         let event_time = stream.event_time.map(|rule| EventTimeRule {
             delay: NEVER,
             max_future_skew: None,

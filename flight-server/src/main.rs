@@ -1,6 +1,6 @@
 //! The binary: reads the command line, runs a command, answers with an exit code.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,6 +12,7 @@ use millstream::session::{Mode, Script, Session};
 use millstream::shell::{self, Ended};
 use millstream::state::State;
 use millstream::{Error, Result, demo, generate, serve, state, test};
+use millstream_engine::secret::redacted;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
@@ -88,14 +89,28 @@ fn start_logging(verbose: u8) {
     };
     let filter = match (verbose, EnvFilter::try_from_default_env()) {
         (0, Ok(filter)) => filter,
-        // The prefix covers every crate of ours: millstream_engine, millstream_sql, …
-        _ => EnvFilter::new(crates_at(level)),
+        // The prefix covers every crate of ours: millstream_engine, millstream_sql, …; who does what is always told.
+        _ => EnvFilter::new(format!("{},millstream::audit=info", crates_at(level))),
     };
     tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Redacted(std::io::stderr()))
         .init();
+}
+
+/// Where log lines go, each written whole, without the secrets in them.
+struct Redacted(std::io::Stderr);
+
+impl Write for Redacted {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(redacted(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn crates_at(level: &str) -> String {

@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use millstream_engine::secret::redacted;
+
 /// The line of progress at the bottom of a terminal; without a terminal nothing is drawn.
 #[derive(Debug, Clone)]
 pub struct Screen {
@@ -52,7 +54,7 @@ impl Screen {
     /// A line for a person, above the progress.
     pub fn note(&self, line: &str) {
         self.clear();
-        show(&format!("{line}\n"));
+        show(&format!("{}\n", redacted(line)));
     }
 
     /// A writer that takes the progress away before each piece it writes.

@@ -17,11 +17,11 @@ use millstream_engine::Summary;
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_sql::statement::Running;
-use millstream_sql::{ParsedStatement, Session as Language, Statement, StreamQuery};
+use millstream_sql::{ParsedStatement, SERVER_SETTINGS, Session as Language, Statement, StreamQuery};
 use tokio::sync::watch;
 
 use crate::cli::SourceArgs;
-use crate::declarations::{StreamSides, drop_relation, load_table, query_options, register_stream};
+use crate::declarations::{StreamSides, drop_relation, load_table, query_options, read_secret, register_stream};
 use crate::error::{Error, Result};
 use crate::explain::{analysis, explanation, plan_analyzed};
 use crate::history::History;
@@ -259,17 +259,28 @@ impl Session {
                     .map_err(|error| placed(error, parsed, script))?;
                 self.language.register_sink(definition);
             }
+            Statement::CreateSecret { name, source, .. } => {
+                let secret = read_secret(&name, &source).map_err(|error| placed(error, parsed, script))?;
+                self.language.register_secret(&name, secret);
+            }
             Statement::CreateFunction { definition, .. } => {
                 self.language.declare_function(&definition).map_err(|error| refusal(error, script))?;
             }
             Statement::Drop { kind, name } => {
                 drop_relation(&mut self.language, &mut self.side_tables, kind, &name);
             }
+            Statement::Set { key, .. } if SERVER_SETTINGS.contains(&key.as_str()) => {
+                let error = millstream_sql::Error::new(format!("{key} is for the connections to a server"));
+                return Err(refusal(
+                    error.hint("set it in a session of millstream serve").at(Some(parsed.location)),
+                    script,
+                ));
+            }
             Statement::Set { key, value } => {
                 self.language.set(&key, &value).map_err(|error| refusal(error, script))?;
                 self.memory.set(&key, &value)?;
             }
-            Statement::Show(rows) => self.show(rows).await?,
+            Statement::Show { rows, .. } => self.show(rows).await?,
             Statement::ShowRunning(Running::Queries) => self.show(queries_table(&self.query_statuses())?).await?,
             Statement::ShowRunning(Running::State) => self.show(state_table(&self.query_statuses())?).await?,
             Statement::ShowRunning(Running::Watermarks) => {
@@ -288,6 +299,11 @@ impl Session {
                 let error = millstream_sql::Error::new("nothing comes to a view between the statements of a script");
                 let hint = format!("write SELECT * FROM {view}, or subscribe in millstream sql or on a server");
                 return Err(refusal(error.hint(hint).at(Some(parsed.location)), script));
+            }
+            Statement::SubscribeQuery { query, .. } => {
+                let error =
+                    millstream_sql::Error::new(format!("there is no server on which the query \"{query}\" runs"));
+                return Err(refusal(error.hint("ask the server that has named it").at(Some(parsed.location)), script));
             }
             Statement::Nothing { note } => self.screen.note(&note),
             Statement::ExplainAnalyze(query) if self.mode == Mode::Run => self.analyze(&query, parsed, script).await?,

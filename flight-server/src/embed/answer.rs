@@ -1,5 +1,6 @@
 //! What any one statement gives, whatever it is: how shells and servers carry out what is typed.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::logical_expr::LogicalPlanBuilder;
 use millstream_engine::plan::Emission;
 use millstream_engine::query::PlannedQuery;
+use millstream_engine::sink::Sink;
 use millstream_sql::statement::Running as ShowRunning;
 use millstream_sql::{ParsedStatement, RelationKind, Statement, StreamQuery};
 use tokio::sync::watch;
@@ -64,6 +66,12 @@ impl Engine {
                 Ok(Answer::Text(explanation(planned.explain())))
             }
             Statement::Subscribe { rows, after, .. } => Ok(Answer::Following(Subscription::new(rows, after))),
+            Statement::SubscribeQuery { query, .. } => {
+                let error =
+                    millstream_sql::Error::new(format!("there is no server on which the query \"{query}\" runs"));
+                let error = error.hint("ask the server that has named it: millstream sql --connect URL");
+                Err(refusal(error.at(Some(parsed.location)), script))
+            }
             Statement::ExplainAnalyze(query) => self.analyzed(&query, parsed, script).await.map(Answer::Analysis),
             Statement::Nothing { note } => Ok(Answer::Text(note)),
             _ => self.change(parsed, script).await,
@@ -74,8 +82,16 @@ impl Engine {
     ///
     /// # Errors
     /// It is wrong.
-    pub(crate) fn asked(&self, parsed: &ParsedStatement, script: &Script) -> Result<Statement> {
-        match self.shown(self.compile(parsed, script)?)? {
+    fn asked(&self, parsed: &ParsedStatement, script: &Script) -> Result<Statement> {
+        self.told(self.compile(parsed, script)?, parsed)
+    }
+
+    /// A compiled statement as it is to be answered.
+    ///
+    /// # Errors
+    /// Fails only if what there is cannot be told as rows.
+    pub(crate) fn told(&self, compiled: Statement, parsed: &ParsedStatement) -> Result<Statement> {
+        match self.shown(compiled)? {
             ControlFlow::Break(rows) => Ok(Statement::Select(fixed_rows(rows, &parsed.text)?)),
             ControlFlow::Continue(other) => Ok(other),
         }
@@ -125,10 +141,22 @@ impl Engine {
     /// A stream of it cannot be opened.
     pub(crate) fn start_rows(&self, planned: PlannedQuery) -> Result<Rows> {
         let schema = planned.schema();
-        let (stop, stopped) = watch::channel(false);
-        let (sink, batches) = RowsSink::new(stopped);
-        let running = self.start_one(Job { query: planned, sink: Box::new(sink), stop, kept: None })?;
+        let (rows, batches) = RowsSink::channel();
+        let running = self.start_into(planned, |stop| Box::new(RowsSink::new(rows, stop.subscribe())))?;
         Ok(Rows::new(schema, batches, running))
+    }
+
+    /// Starts a query into the sink that is made with what stops it.
+    ///
+    /// # Errors
+    /// A stream of it cannot be opened.
+    pub(crate) fn start_into(
+        &self,
+        planned: PlannedQuery,
+        sink: impl FnOnce(watch::Sender<bool>) -> Box<dyn Sink>,
+    ) -> Result<RunningQuery> {
+        let stop = watch::channel(false).0;
+        self.start_one(Job { query: planned, sink: sink(stop.clone()), stop, kept: None })
     }
 
     pub(super) async fn analyzed(
@@ -145,7 +173,7 @@ impl Engine {
     /// What a statement tells of what there is; the statement, if it is another.
     pub(super) fn shown(&self, compiled: Statement) -> Result<ControlFlow<RecordBatch, Statement>> {
         Ok(ControlFlow::Break(match compiled {
-            Statement::Show(rows) => rows,
+            Statement::Show { rows, .. } => rows,
             Statement::ShowRunning(ShowRunning::Queries) => queries_table(&self.query_statuses())?,
             Statement::ShowRunning(ShowRunning::State) => state_table(&self.query_statuses())?,
             Statement::ShowRunning(ShowRunning::Watermarks) => watermarks_table(&self.ingests())?,
@@ -205,6 +233,7 @@ pub(super) fn fixed_rows(rows: RecordBatch, text: &str) -> Result<StreamQuery> {
         emission: Emission::default(),
         is_streaming: false,
         reads_kept_rows: false,
+        relations: BTreeSet::new(),
         late_sink: None,
     })
 }

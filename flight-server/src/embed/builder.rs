@@ -75,7 +75,7 @@ impl StreamSpec {
             durability: None,
             rate_limit: None,
             refresh: None,
-            options: vec![WithOption { key: "connector".to_owned(), value: "push".to_owned(), location: None }],
+            options: vec![WithOption::new("connector", "push", None)],
         })
     }
 

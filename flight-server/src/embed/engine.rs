@@ -20,7 +20,7 @@ use super::query::{Rows, RunningQuery};
 use super::running::{Job, Running};
 use super::stream::PushStream;
 use super::subscription::Subscription;
-use crate::declarations::{StreamSides, declare, prepare, query_options, register_stream, table_definition};
+use crate::declarations::{Prepared, StreamSides, declare, prepare, query_options, register_stream, table_definition};
 use crate::error::{Error, Result};
 use crate::explain::{analysis, explanation};
 use crate::memory::Memory;
@@ -272,7 +272,11 @@ impl Engine {
         Ok(language)
     }
 
-    pub(super) fn compile(&self, parsed: &ParsedStatement, script: &Script) -> Result<Statement> {
+    /// The statement, its names looked up; nothing is changed.
+    ///
+    /// # Errors
+    /// It is wrong.
+    pub(crate) fn compile(&self, parsed: &ParsedStatement, script: &Script) -> Result<Statement> {
         self.language(script)?.compile(parsed).map_err(|error| refusal(error, script))
     }
 
@@ -314,7 +318,7 @@ impl Engine {
             _ => {}
         }
         let prepared = prepare(&compiled).await.map_err(|error| placed(error, parsed, script))?;
-        if let Some((_, Some(note))) = &prepared {
+        if let Prepared::Rows(_, Some(note)) = &prepared {
             tracing::warn!("{note}");
         }
         if let Some(home) = &self.shared.home {

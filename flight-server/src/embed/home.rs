@@ -11,8 +11,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
+use datafusion::common::runtime::SpawnedTask;
 use millstream_connectors::is_pushed;
 use millstream_connectors::push::LoggedPush;
 use millstream_engine::Error as EngineError;
@@ -20,11 +22,12 @@ use millstream_engine::durable::{Durability, Files, LocalFiles, RowLog, StatePla
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{StreamDefinition, StreamDurability};
 use millstream_engine::side::SideTables;
+use millstream_engine::source::Offset;
 use millstream_engine::time::SystemClock;
 use millstream_sql::{ParsedStatement, Relation, RelationKind, Statement};
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Declared, Engine};
+use super::engine::{Declared, Engine, Shared};
 use super::running::unplanned;
 use crate::cli::{self, StateArgs};
 use crate::declarations::{declare, prepare};
@@ -35,6 +38,8 @@ use crate::state::State;
 /// The version of the catalog's form.
 const VERSION: u32 = 1;
 const CATALOG: &str = "catalog";
+/// How often it is looked whether streams have rows that they need not keep.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// The kind of a statement that is a query into a sink.
 const QUERY: &str = "query";
 
@@ -105,14 +110,10 @@ impl KeptStatement {
             }
             Statement::Insert { sink, .. } => {
                 let sink = Some(sink.name.clone());
-                Self { sink, ..Self::of(QUERY, &query, parsed, script) }.named(query)
+                Self { sink, query: query.clone(), ..Self::of(QUERY, &query, parsed, script) }
             }
-            _ => Self::of(QUERY, &query, parsed, script).named(query),
+            _ => Self { query: query.clone(), ..Self::of(QUERY, &query, parsed, script) },
         }
-    }
-
-    fn named(self, query: String) -> Self {
-        Self { query, ..self }
     }
 
     fn is(&self, kind: &str, name: &str) -> bool {
@@ -220,6 +221,7 @@ impl Home {
             Statement::CreateTable { definition, .. } => (RelationKind::Table, &definition.name),
             Statement::CreateView { definition, .. } => (RelationKind::View, &definition.name),
             Statement::CreateSink { definition, .. } => (RelationKind::Sink, &definition.name),
+            Statement::CreateSecret { name, .. } => (RelationKind::Secret, name),
             Statement::CreateFunction { definition, .. } => (definition.kind(), &definition.name),
             Statement::Drop { kind, name } => return self.drop_named(*kind, name),
             _ => return Ok(()),
@@ -314,6 +316,32 @@ impl Home {
         Ok(Ingest::new(Arc::clone(stream), Arc::new(pushed), Arc::new(SystemClock), side))
     }
 
+    /// Drops rows of pushed streams that are older than their streams keep them and that no kept query needs.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub(super) fn trim_streams(&self) -> Result<()> {
+        let streams = self.streams().clone();
+        for (stream, pushed) in &streams {
+            let readers: Vec<String> = {
+                let catalog = self.catalog();
+                let reads = catalog.0.statements.iter().filter(|kept| kept.reads.contains(stream));
+                reads.map(|kept| kept.query.clone()).collect()
+            };
+            let needed = |query: &String| self.state.directory.needed_from(query, stream);
+            pushed.trim(|| {
+                Ok(readers
+                    .iter()
+                    .map(needed)
+                    .collect::<Result<Vec<_>, _>>()?
+                    .into_iter()
+                    .min()
+                    .unwrap_or(Offset(u64::MAX)))
+            })?;
+        }
+        Ok(())
+    }
+
     /// Forgets all that is kept of the query of a materialized view that is dropped.
     pub(super) fn forget_view(&self, query: &str) -> Result<()> {
         self.state.directory.forget_query(query)?;
@@ -323,6 +351,18 @@ impl Home {
                 Err(Error::Io { context: format!("cannot remove {}", path.display()), source })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Drops what streams need not keep, as long as the engine is there.
+async fn trim_now_and_then(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(TRIM_INTERVAL).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let trimming = SpawnedTask::spawn_blocking(move || shared.home.as_ref().map_or(Ok(()), Home::trim_streams));
+        if let Ok(Err(error)) = trimming.join().await {
+            tracing::warn!(%error, "the rows of a stream could not be trimmed");
         }
     }
 }
@@ -363,18 +403,20 @@ fn read_catalog(files: &dyn Files) -> Result<(Catalog, u64)> {
 
 impl Engine {
     /// Opens an engine that keeps in `folder` what is declared and what runs, and goes on where an earlier process left
-    /// it.
+    /// it. The plans of one query take half of the memory of all plans, or as many bytes as are given.
     ///
     /// # Errors
     /// Fails if another process has the folder, and if what is in it cannot be read. What of it cannot be carried out
     /// any more is logged and stays.
-    pub(crate) async fn open(folder: &Path, args: &StateArgs) -> Result<Self> {
+    pub(crate) async fn open(folder: &Path, args: &StateArgs, query_memory: Option<usize>) -> Result<Self> {
         let engine = Self::within(Some(Home::open(folder, args)?));
+        engine.declared().memory.limit_queries(query_memory);
         if let Some(home) = &engine.shared.home {
             engine.declared().language.read_states(home.state.states());
             let statements = home.catalog().0.statements.clone();
             engine.carry_out_again(home, statements.into_iter().map(Arc::new).collect()).await;
         }
+        tokio::spawn(trim_now_and_then(Arc::downgrade(&engine.shared)));
         Ok(engine)
     }
 
@@ -451,5 +493,51 @@ impl Engine {
                 Err(EngineError::query(message, "declare a stream WITH (connector = 'push')").into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, StringArray};
+    use datafusion::arrow::record_batch::RecordBatch;
+
+    use super::*;
+
+    /// More than half of a segment.
+    const BYTES: usize = 40 << 20;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_keeps_what_its_queries_need_and_its_retention_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = StateArgs { durability: cli::Durability::ProcessCrash, ..StateArgs::default() };
+        let engine = Engine::open(folder.path(), &args, None).await.unwrap();
+        let declare = "CREATE STREAM words (word VARCHAR) WITH (connector = 'push', retention = '1 ns');
+             CREATE STREAM kept (word VARCHAR) WITH (connector = 'push');
+             CREATE MATERIALIZED VIEW counts AS SELECT COUNT(*) AS n FROM words";
+        let script = Script::typed(declare);
+        for parsed in engine.statements(&script).unwrap() {
+            drop(engine.answer(&parsed, &script).await.unwrap());
+        }
+        let long = "x".repeat(BYTES);
+        let word: ArrayRef = Arc::new(StringArray::from(vec![long]));
+        let rows = RecordBatch::try_from_iter([("word", word)]).unwrap();
+        let [words, kept] = ["words", "kept"].map(|name| engine.pushed(name).unwrap().1);
+        for _ in 0..6 {
+            words.append(&rows, None).await.unwrap();
+            kept.append(&rows, None).await.unwrap();
+        }
+        let home = engine.shared.home.as_ref().unwrap();
+        home.trim_streams().unwrap();
+        // Without two checkpoints the query may have to begin again.
+        assert_eq!((words.first_row(), kept.first_row()), (0, 0));
+        let script = Script::typed("DROP MATERIALIZED VIEW counts");
+        let parsed = engine.statements(&script).unwrap();
+        drop(engine.answer(&parsed[0], &script).await.unwrap());
+        home.trim_streams().unwrap();
+        assert_eq!((words.first_row(), words.rows(), kept.first_row()), (4, 6, 0));
+        let mut rows = engine.query("SELECT COUNT(*) AS n FROM words EMIT CHANGES").await.unwrap();
+        let first = rows.next().await.unwrap().unwrap();
+        assert!(first.num_rows() > 0, "a query begins with the oldest row there is");
+        engine.stop().await;
     }
 }

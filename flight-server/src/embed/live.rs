@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::common::runtime::SpawnedTask;
-use millstream_connectors::push::{PushSender, PushSource};
+use millstream_connectors::push::{PushSender, PushSource, retention};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::StreamDefinition;
 use millstream_engine::side::SideTables;
@@ -95,6 +95,10 @@ impl LiveStreams {
 
 impl LiveStream {
     fn open(definition: &Arc<StreamDefinition>, side: &SideTables) -> Result<Self> {
+        if retention(definition)?.is_some() {
+            let message = format!("stream \"{}\" has a retention, and nothing of it is kept here", definition.name);
+            return Err(Error::query(message, "leave retention out, or declare the stream on a server"));
+        }
         let (source, sender) = PushSource::new(definition)?;
         let ingest = Ingest::new(Arc::clone(definition), Arc::new(source), Arc::new(SystemClock), side.clone());
         let ingest = Arc::new(ingest);

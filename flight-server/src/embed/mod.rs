@@ -87,6 +87,7 @@ pub use engine::Engine;
 pub use millstream_engine::Summary;
 pub use millstream_engine::query::QueryProgress;
 pub use millstream_engine::time::EventTime;
+pub(crate) use query::Stopping;
 pub use query::{Rows, RunningQuery};
 pub use stream::PushStream;
 pub use subscription::Subscription;

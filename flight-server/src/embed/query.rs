@@ -227,10 +227,14 @@ pub(super) struct RowsSink {
 }
 
 impl RowsSink {
-    /// A sink, and where its rows come out.
-    pub(super) fn new(stop: watch::Receiver<bool>) -> (Self, mpsc::Receiver<RecordBatch>) {
-        let (batches, taken) = mpsc::channel(WAITING_BATCHES);
-        (Self { staged: Vec::new(), batches, stop }, taken)
+    /// Where rows go in, and where they come out.
+    pub(super) fn channel() -> (mpsc::Sender<RecordBatch>, mpsc::Receiver<RecordBatch>) {
+        mpsc::channel(WAITING_BATCHES)
+    }
+
+    /// A sink whose rows go in there.
+    pub(super) const fn new(batches: mpsc::Sender<RecordBatch>, stop: watch::Receiver<bool>) -> Self {
+        Self { staged: Vec::new(), batches, stop }
     }
 }
 

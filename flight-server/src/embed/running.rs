@@ -14,6 +14,7 @@ use millstream_engine::durable::resume_streams;
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{Location, StreamDefinition, StreamDurability};
 use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
+use millstream_engine::secret::redacted;
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
 use millstream_sql::statement::Control;
@@ -524,5 +525,5 @@ fn shown(error: &EngineError) -> String {
         }
         cause = error.source();
     }
-    text
+    redacted(&text).into_owned()
 }

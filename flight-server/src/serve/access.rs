@@ -1,4 +1,4 @@
-//! Who may do what: users with hashed passwords and tokens, and what each is allowed to do.
+//! Who may use the server: users with hashed passwords and tokens, each with a role.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,38 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use millstream_sql::Statement;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
-/// What a statement or call needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Right {
-    /// Read what there is.
-    Read,
-    /// Append to streams.
-    Write,
-    /// Declare, drop, start and stop.
-    Administer,
-}
-
-/// What a user is allowed to do; each includes those before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Role {
-    /// Queries.
-    Reader,
-    /// Queries, and rows into streams.
-    Writer,
-    /// Everything.
-    Admin,
-}
+use super::roles::{Right, Role, rights_for};
 
 /// Somebody who may use the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct User {
     pub(super) name: String,
-    pub(super) role: Role,
+    /// The name of a role.
+    pub(super) role: String,
     /// The password as `millstream hash` writes it; none for one who has tokens only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     password: Option<String>,
@@ -46,39 +27,48 @@ pub(super) struct User {
     tokens: Vec<String>,
 }
 
+/// Who a client has turned out to be.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) role: Role,
+}
+
 /// All who may use the server; everybody may do everything if there is nobody.
 #[derive(Debug)]
 pub(super) struct Access {
-    users: Vec<Arc<User>>,
-    anybody: Arc<User>,
+    users: Vec<(User, Arc<Identity>)>,
+    anybody: Arc<Identity>,
     /// Tokens that were found right, as finding that out takes a while on purpose.
-    known: Mutex<HashMap<String, Arc<User>>>,
+    known: Mutex<HashMap<String, Arc<Identity>>>,
     /// One guess at a time.
     guessing: tokio::sync::Mutex<()>,
 }
 
-impl User {
+impl Identity {
     /// Refuses what the user may not do.
     ///
     /// # Errors
-    /// Names the user, and what is needed.
-    pub(super) fn check(&self, right: Right) -> Result<(), Status> {
-        let allowed = match self.role {
-            Role::Reader => Right::Read,
-            Role::Writer => Right::Write,
-            Role::Admin => Right::Administer,
-        };
-        if right <= allowed {
+    /// Names the user, and what it is.
+    pub(super) fn check(&self, right: &Right) -> Result<(), Status> {
+        if self.role.permits(right) {
             return Ok(());
         }
-        let needed = match right {
-            Right::Read => "reader",
-            Right::Write => "writer",
-            Right::Administer => "admin",
-        };
-        Err(Status::permission_denied(format!("user {:?} may not do this: it needs the role {needed}", self.name)))
+        let deed = right.deed();
+        tracing::warn!(target: "millstream::audit", user = self.name, "refused: may not {deed}");
+        Err(Status::permission_denied(format!("user {:?} may not {deed}", self.name)))
     }
 
+    /// Refuses a statement that the user may not run.
+    ///
+    /// # Errors
+    /// Names the user, and what it may not do.
+    pub(super) fn check_statement(&self, statement: &Statement) -> Result<(), Status> {
+        rights_for(statement).iter().try_for_each(|right| self.check(right))
+    }
+}
+
+impl User {
     /// What is wrong with the declaration of a user, if anything is.
     pub(super) fn fault(&self) -> Option<String> {
         let hashes = self.password.iter().chain(&self.tokens);
@@ -88,18 +78,31 @@ impl User {
 }
 
 impl Access {
-    pub(super) fn new(users: &[User]) -> Self {
-        let anybody = User { name: "anybody".to_owned(), role: Role::Admin, password: None, tokens: Vec::new() };
-        Self {
-            users: users.iter().cloned().map(Arc::new).collect(),
-            anybody: Arc::new(anybody),
-            known: Mutex::default(),
-            guessing: tokio::sync::Mutex::default(),
+    /// These users, with the roles that they name.
+    ///
+    /// # Errors
+    /// Names a user without one, and a role that is there twice.
+    pub(super) fn new(users: &[User], declared: &[Role]) -> Result<Self, String> {
+        let roles: Vec<Role> = Role::built_in().into_iter().chain(declared.iter().cloned()).collect();
+        for (index, role) in roles.iter().enumerate() {
+            if roles.iter().take(index).any(|other| other.name == role.name) {
+                return Err(format!("there are two roles {:?}", role.name));
+            }
         }
+        let identified = users.iter().map(|user| {
+            let role = roles.iter().find(|role| role.name == user.role).cloned();
+            let names: Vec<_> = roles.iter().map(|role| role.name.as_str()).collect();
+            let unknown = || format!("user {:?} has the role {:?}, and there are {names:?}", user.name, user.role);
+            let identity = Identity { name: user.name.clone(), role: role.ok_or_else(unknown)? };
+            Ok::<_, String>((user.clone(), Arc::new(identity)))
+        });
+        let users = identified.collect::<Result<_, _>>()?;
+        let anybody = Identity { name: "anybody".to_owned(), role: Role::of_anybody() };
+        Ok(Self { users, anybody: Arc::new(anybody), known: Mutex::default(), guessing: tokio::sync::Mutex::default() })
     }
 
     /// The user that stands for everybody, where there are no others.
-    pub(super) fn anybody(&self) -> Option<&Arc<User>> {
+    pub(super) fn anybody(&self) -> Option<&Arc<Identity>> {
         self.users.is_empty().then_some(&self.anybody)
     }
 
@@ -107,36 +110,36 @@ impl Access {
     ///
     /// # Errors
     /// There is none.
-    pub(super) async fn by_password(&self, name: &str, password: &str) -> Result<Arc<User>, Status> {
+    pub(super) async fn by_password(&self, name: &str, password: &str) -> Result<Arc<Identity>, Status> {
         if let Some(anybody) = self.anybody() {
             return Ok(Arc::clone(anybody));
         }
-        let user = self.users.iter().find(|user| user.name == name).cloned();
+        let user = self.users.iter().find(|(user, _)| user.name == name);
         // Of a name that is not there the answer takes as long.
-        let hash = user.as_ref().and_then(|user| user.password.clone()).unwrap_or_else(|| NOBODY.to_owned());
+        let hash = user.and_then(|(user, _)| user.password.clone()).unwrap_or_else(|| NOBODY.to_owned());
         let is_right = self.is_any(password, vec![hash]).await?;
-        user.filter(|_| is_right).ok_or_else(refused)
+        user.filter(|_| is_right).map(|(_, identity)| Arc::clone(identity)).ok_or_else(|| refused(name))
     }
 
     /// The user with this token.
     ///
     /// # Errors
     /// There is none.
-    pub(super) async fn by_token(&self, token: &str) -> Result<Arc<User>, Status> {
+    pub(super) async fn by_token(&self, token: &str) -> Result<Arc<Identity>, Status> {
         if let Some(anybody) = self.anybody() {
             return Ok(Arc::clone(anybody));
         }
         if let Some(user) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(token) {
             return Ok(Arc::clone(user));
         }
-        for user in &self.users {
+        for (user, identity) in &self.users {
             if !user.tokens.is_empty() && self.is_any(token, user.tokens.clone()).await? {
                 let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-                known.insert(token.to_owned(), Arc::clone(user));
-                return Ok(Arc::clone(user));
+                known.insert(token.to_owned(), Arc::clone(identity));
+                return Ok(Arc::clone(identity));
             }
         }
-        Err(refused())
+        Err(refused("a token"))
     }
 
     /// Whether a secret has one of these hashes.
@@ -157,7 +160,8 @@ impl Access {
 /// The hash of a password that nobody knows.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5a25vd3NpdA$8o0Nq0Jv0yZ6m1l4m3p0S1p0Zr4tq7m2cX1bYw3sT0E";
 
-fn refused() -> Status {
+fn refused(name: &str) -> Status {
+    tracing::warn!(target: "millstream::audit", user = name, "a login was refused");
     Status::unauthenticated("the name, password or token is wrong")
 }
 
@@ -173,14 +177,14 @@ pub(super) fn hash(secret: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn user(name: &str, role: Role) -> User {
+    fn user(name: &str, role: &str) -> User {
         let password = Some(hash("secret").unwrap());
-        User { name: name.to_owned(), role, password, tokens: vec![hash("token").unwrap()] }
+        User { name: name.to_owned(), role: role.to_owned(), password, tokens: vec![hash("token").unwrap()] }
     }
 
     #[tokio::test]
     async fn a_password_or_token_opens_and_nothing_else_does() {
-        let access = Access::new(&[user("ann", Role::Reader)]);
+        let access = Access::new(&[user("ann", "reader")], &[]).unwrap();
         assert_eq!(access.by_password("ann", "secret").await.unwrap().name, "ann");
         assert!(access.by_password("ann", "Secret").await.is_err());
         assert!(access.by_password("bob", "secret").await.is_err());
@@ -192,17 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn a_role_includes_those_before_it() {
-        assert!(user("ann", Role::Reader).check(Right::Write).is_err());
-        assert!(user("ann", Role::Writer).check(Right::Read).is_ok());
-        assert!(user("ann", Role::Writer).check(Right::Administer).is_err());
-        assert!(user("ann", Role::Admin).check(Right::Administer).is_ok());
+    fn a_role_must_be_there_once() {
+        let desk: Role = toml::from_str("name = 'desk'\nread = ['v']").unwrap();
+        let access = Access::new(&[user("ann", "desk")], std::slice::from_ref(&desk)).unwrap();
+        assert!(access.users[0].1.check(&Right::Read("v".to_owned())).is_ok());
+        assert!(access.users[0].1.check(&Right::Read("w".to_owned())).is_err());
+        assert!(Access::new(&[user("ann", "desk")], &[]).unwrap_err().contains("desk"));
+        assert!(Access::new(&[], &[desk.clone(), desk]).is_err());
     }
 
     #[test]
     fn a_password_that_is_not_hashed_is_a_fault() {
-        let plain = User { password: Some("secret".to_owned()), ..user("ann", Role::Admin) };
+        let plain = User { password: Some("secret".to_owned()), ..user("ann", "admin") };
         assert!(plain.fault().is_some());
-        assert!(user("ann", Role::Admin).fault().is_none());
+        assert!(user("ann", "admin").fault().is_none());
     }
 }

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::access::User;
 use super::confine::Confinement;
+use super::roles::Role;
 use crate::cli::{Durability, ServeArgs};
 use crate::error::{Error, Result};
 
@@ -28,6 +30,15 @@ pub(super) struct Config {
     pub(super) max_connections: usize,
     /// How many SELECTs run at once at the most.
     pub(super) max_queries: usize,
+    /// How long a statement may run that comes to its end by itself.
+    pub(super) max_statement_seconds: u64,
+    /// How many bytes the result of such a statement may have.
+    pub(super) max_result_bytes: u64,
+    /// How much memory the plans of one query may take; a part of that of all queries, and half of it unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_query_memory_bytes: Option<usize>,
+    /// How long a SELECT over streams runs on whose connection was lost.
+    pub(super) resume_seconds: u64,
     /// The folders that connectors may read and write; all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) allowed_paths: Option<Vec<PathBuf>>,
@@ -37,9 +48,19 @@ pub(super) struct Config {
     /// How connections are encrypted; not at all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<Tls>,
+    /// What those may do who have other roles than reader, writer and admin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) roles: Vec<Role>,
     /// Who may use the server; everybody if there is nobody.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) users: Vec<User>,
+}
+
+/// What one statement may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) statement: Duration,
+    pub(super) result_bytes: u64,
 }
 
 /// The files that TLS needs, as PEM.
@@ -65,9 +86,14 @@ impl Default for Config {
             insecure: false,
             max_connections: 1_000,
             max_queries: 200,
+            max_statement_seconds: 600,
+            max_result_bytes: 4 << 30,
+            max_query_memory_bytes: None,
+            resume_seconds: 60,
             allowed_paths: None,
             allowed_hosts: None,
             tls: None,
+            roles: Vec::new(),
             users: Vec::new(),
         }
     }
@@ -91,6 +117,9 @@ impl Config {
         }
         if let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) {
             config.tls = Some(Tls { cert: cert.clone(), key: key.clone(), client_ca: args.tls_client_ca.clone() });
+        }
+        if let Some(seconds) = args.resume_seconds {
+            config.resume_seconds = seconds;
         }
         config.standby |= args.standby;
         config.insecure |= args.insecure;
@@ -116,6 +145,11 @@ impl Config {
         Err(Error::Usage(format!(
             "{listen} is open to other machines: set up TLS and users, or say --insecure where the network is trusted"
         )))
+    }
+
+    /// What one statement may take.
+    pub(super) const fn limits(&self) -> Limits {
+        Limits { statement: Duration::from_secs(self.max_statement_seconds), result_bytes: self.max_result_bytes }
     }
 
     /// Where connectors may go.

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use millstream_engine::plan::WithOption;
-use millstream_sql::Statement;
+use millstream_sql::{SecretSource, Statement};
 use tonic::Status;
 
 /// The options that name a file or folder, and those that name a host.
@@ -30,6 +30,9 @@ impl Confinement {
                 &definition.options
             }
             Statement::CreateSink { definition, .. } => &definition.options,
+            Statement::CreateSecret { source: SecretSource::File(path), .. } => {
+                return self.check_option(&WithOption::new("path", path, None));
+            }
             _ => return Ok(()),
         };
         options.iter().try_for_each(|option| self.check_option(option))
@@ -98,7 +101,7 @@ mod tests {
     use super::*;
 
     fn option(key: &str, value: &str) -> WithOption {
-        WithOption { key: key.to_owned(), value: value.to_owned(), location: None }
+        WithOption::new(key, value, None)
     }
 
     #[test]

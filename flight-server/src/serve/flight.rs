@@ -28,6 +28,7 @@ use bytes::Bytes;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use millstream_engine::ipc::check_message;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -118,7 +119,7 @@ impl FlightService for Service {
                 let prepared = session.prepared(&command.prepared_statement_handle)?;
                 self.0.describe(&session, &prepared.template).await?
             }
-            other => match self.0.metadata(&other)? {
+            other => match self.0.metadata(&session.user, &other)? {
                 Some(batch) => batch.schema(),
                 None => return Err(unimplemented(other.type_url(), "ask for the columns of a query")),
             },
@@ -128,14 +129,17 @@ impl FlightService for Service {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let session = self.session(&request).await?;
+        let connection = Connection::of(request.extensions());
         let messages = match command_of(&request.get_ref().ticket)? {
-            Command::TicketStatementQuery(ticket) => self.0.fetch(&session.result(&ticket.statement_handle)?).await?,
-            Command::CommandStatementQuery(command) => self.fetch_text(&session, &command.query).await?,
+            Command::TicketStatementQuery(ticket) => {
+                self.0.fetch(&session, &session.result(&ticket.statement_handle)?, connection).await?
+            }
+            Command::CommandStatementQuery(command) => self.fetch_text(&session, &command.query, connection).await?,
             Command::CommandPreparedStatementQuery(command) => {
                 let text = single_text(&session, &command.prepared_statement_handle)?;
-                self.fetch_text(&session, &text).await?
+                self.fetch_text(&session, &text, connection).await?
             }
-            other => match self.0.metadata(&other)? {
+            other => match self.0.metadata(&session.user, &other)? {
                 Some(batch) => fixed(&batch),
                 None => return Err(unimplemented(other.type_url(), "fetch a ticket of GetFlightInfo")),
             },
@@ -233,7 +237,7 @@ impl Service {
                 self.asked(session, &text).await?
             }
             Command::CommandStatementSubstraitPlan(_) => return Err(unimplemented("Substrait", "send SQL")),
-            other => match self.0.metadata(&other)? {
+            other => match self.0.metadata(&session.user, &other)? {
                 Some(batch) => (batch.schema(), descriptor.cmd.clone()),
                 None => return Err(unimplemented(other.type_url(), "send a statement or ask for metadata")),
             },
@@ -250,10 +254,15 @@ impl Service {
         Ok((schema, ticket.as_any().encode_to_vec().into()))
     }
 
-    async fn fetch_text(&self, session: &Session, text: &str) -> Result<Messages, Status> {
+    async fn fetch_text(
+        &self,
+        session: &Session,
+        text: &str,
+        connection: Option<Connection>,
+    ) -> Result<Messages, Status> {
         let (_, pending) = self.0.ask(session, text).await?;
         let handle = session.keep(pending);
-        self.0.fetch(&session.result(&handle)?).await
+        self.0.fetch(session, &session.result(&handle)?, connection).await
     }
 
     async fn prepare(
@@ -334,6 +343,9 @@ async fn parameter_rows(incoming: Incoming) -> Result<Vec<Vec<String>>, Status> 
     if messages.is_empty() {
         return Ok(Vec::new());
     }
+    for message in &messages {
+        check_message(&message.data_header, &message.data_body).map_err(|error| bad_arrow(&error))?;
+    }
     let batches = arrow_flight::utils::flight_data_to_batches(&messages).map_err(|error| bad_arrow(&error))?;
     let rows = batches.iter().map(literals).collect::<Result<Vec<_>, _>>()?;
     Ok(rows.concat())
@@ -371,29 +383,20 @@ fn one<T: Send + 'static>(answer: T) -> Answers<T> {
 #[cfg(test)]
 mod tests {
     use arrow_flight::sql::CommandStatementQuery;
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
+    use millstream_engine::testing::damaged;
 
     use super::*;
 
     #[test]
-    fn a_command_that_cannot_be_read_is_refused() {
+    fn fuzz_commands_and_tickets() {
         let whole =
             CommandStatementQuery { query: "SELECT 1".to_owned(), transaction_id: None }.as_any().encode_to_vec();
         let read = command_of(&Bytes::from(whole.clone()));
         assert!(matches!(read, Ok(Command::CommandStatementQuery(command)) if command.query == "SELECT 1"));
-        for seed in 0..2_000 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let mut bytes = whole.clone();
-            for _ in 0..rng.random_range(1..4) {
-                let at = rng.random_range(0..bytes.len());
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = rng.random();
-                }
-            }
-            bytes.truncate(rng.random_range(0..=bytes.len()));
+        bolero::check!().with_type::<(Vec<(u16, u8)>, u16)>().for_each(|(edits, length)| {
             // Whatever it is, it is a command or an error.
-            drop(command_of(&Bytes::from(bytes)));
-        }
+            drop(command_of(&Bytes::from(damaged(&whole, edits, *length))));
+        });
+        bolero::check!().for_each(|bytes: &[u8]| drop(command_of(&Bytes::copy_from_slice(bytes))));
     }
 }

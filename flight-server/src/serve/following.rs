@@ -9,19 +9,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow_flight::FlightData;
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
-use arrow_flight::utils::batches_to_flight_data;
 use datafusion::arrow::array::{ArrayRef, Int64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use millstream_engine::batch::Epoch;
 use millstream_engine::results::Changes;
 use serde_json::json;
 use tonic::Status;
 
-use super::results::{HEARTBEAT, Messages, client_batch, client_schema, to_status};
+use super::results::{HEARTBEAT, Messages, client_batch, client_schema, empty_message, encoded_rows};
 use super::status::{bad_arrow, status};
 use crate::embed::Subscription;
 
@@ -41,10 +39,8 @@ pub(super) fn followed_schema(view: &Schema) -> SchemaRef {
 /// Fails for columns that cannot be written.
 pub(super) fn following(subscription: Subscription, after: Option<u64>) -> Result<Messages, Status> {
     let schema = followed_schema(&subscription.schema());
-    let empty = batches_to_flight_data(&schema, vec![RecordBatch::new_empty(Arc::clone(&schema))]);
-    let mut empty: VecDeque<FlightData> = empty.map_err(|error| bad_arrow(&error))?.into();
-    let waiting = empty.pop_front().into_iter().collect();
-    let marker = empty.pop_front().ok_or_else(|| Status::internal("a batch has no message"))?;
+    let (columns, marker) = empty_message(&schema)?;
+    let waiting = VecDeque::from([columns]);
     let state = Following { subscription, schema, marker, waiting, after: after.map(Epoch) };
     Ok(futures::stream::unfold(Some(state), async |state| {
         let mut state = state?;
@@ -85,23 +81,21 @@ impl Following {
 
     /// Makes messages of rows.
     async fn take(&mut self, changes: Changes) -> Result<(), Status> {
-        let batches = changes.rows.iter().map(|rows| self.with_epoch(rows, changes.epoch)).collect::<Vec<_>>();
-        let encoder = FlightDataEncoderBuilder::new().with_schema(Arc::clone(&self.schema));
-        let messages: Vec<FlightData> =
-            encoder.build(futures::stream::iter(batches)).try_collect().await.map_err(to_status)?;
-        // The columns were sent before.
-        self.waiting.extend(messages.into_iter().skip(1).map(|message| marked(message, self.after)));
+        let rows = changes.rows.iter().map(|rows| self.with_epoch(rows, changes.epoch));
+        let rows = rows.collect::<Result<Vec<_>, _>>().map_err(|error| bad_arrow(&error))?;
+        let messages = encoded_rows(&self.schema, rows).await?;
+        self.waiting.extend(messages.into_iter().map(|message| marked(message, self.after)));
         self.after = Some(changes.epoch);
         self.waiting.push_back(marked(self.marker.clone(), self.after));
         Ok(())
     }
 
-    fn with_epoch(&self, rows: &RecordBatch, epoch: Epoch) -> Result<RecordBatch, FlightError> {
-        let of_view = self.schema.project(&(0..rows.num_columns()).collect::<Vec<_>>()).map_err(FlightError::Arrow)?;
-        let rows = client_batch(rows, &Arc::new(of_view)).map_err(FlightError::Arrow)?;
+    fn with_epoch(&self, rows: &RecordBatch, epoch: Epoch) -> Result<RecordBatch, ArrowError> {
+        let of_view = self.schema.project(&(0..rows.num_columns()).collect::<Vec<_>>())?;
+        let rows = client_batch(rows, &Arc::new(of_view))?;
         let epoch = Int64Array::from_value(i64::try_from(epoch.0).unwrap_or(i64::MAX), rows.num_rows());
         let columns = rows.columns().iter().cloned().chain([Arc::new(epoch) as ArrayRef]).collect();
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(FlightError::Arrow)
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
 }
 

@@ -17,7 +17,6 @@ use serde_json::json;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::access::Right;
 use super::ingest::append;
 use super::status::status;
 use super::{MAX_MESSAGE_BYTES, Server};
@@ -51,8 +50,7 @@ async fn taken(server: &Server, name: &str, request: Request) -> Result<(usize, 
     let by = producer(&head.headers)?;
     let format = format_of(&head.headers)?;
     let session = server.session(&MetadataMap::from_headers(head.headers), None).await?;
-    session.user.check(Right::Write)?;
-    let (definition, stream) = server.engine.pushed(name).map_err(|error| status(&error))?;
+    let (definition, stream) = server.pushed(&session, name)?;
     // Only now, when it is known who sends: the body may be large, and so are only some at once.
     let _turn = server.bodies.acquire().await.map_err(|_| Status::unavailable("the server stops"))?;
     let body = to_bytes(body, MAX_MESSAGE_BYTES).await.map_err(|error| {

@@ -1,6 +1,7 @@
 //! Rows of clients into streams: acknowledged when they are durable, taken once however often they are sent.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
@@ -11,14 +12,16 @@ use datafusion::arrow::record_batch::RecordBatch;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use millstream_connectors::push::LoggedPush;
-use millstream_engine::durable::{Appended, Producer};
+use millstream_engine::durable::{Appended, Producer, ReceivedRows};
+use millstream_engine::ipc::check_message;
+use millstream_engine::plan::StreamDefinition;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 
 use super::Server;
-use super::access::Right;
 use super::metadata::{CATALOG, SCHEMA};
 use super::results::becomes_true;
+use super::roles::Right;
 use super::sessions::Session;
 use super::status::status;
 use crate::error::Error;
@@ -55,7 +58,6 @@ impl Server {
         command: &CommandStatementIngest,
         incoming: Incoming,
     ) -> Result<i64, Status> {
-        session.user.check(Right::Write)?;
         check_place(command)?;
         let mut decoder = decoder(incoming);
         let mut stream = None;
@@ -71,7 +73,7 @@ impl Server {
                 }
                 DecodedPayload::RecordBatch(batch) => {
                     let stream = stream.as_ref().ok_or_else(|| Status::invalid_argument("rows came before columns"))?;
-                    append(stream, &batch, None).await?;
+                    append_received(stream, &batch, message.inner, None).await?;
                     rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
                 }
             }
@@ -107,12 +109,16 @@ impl Server {
         } else {
             return Err(Status::not_found(format!("there is no stream \"{name}\": CREATE STREAM makes one")));
         }
-        self.pushed(name)
+        self.pushed(session, name).map(|(_, pushed)| pushed)
     }
 
-    /// The pushed stream of that name.
-    pub(super) fn pushed(&self, name: &str) -> Result<LoggedPush, Status> {
-        self.engine.pushed(name).map(|(_, pushed)| pushed).map_err(|error| status(&error))
+    /// The pushed stream of that name, which the user may send rows to.
+    pub(super) fn pushed(&self, session: &Session, name: &str) -> Result<(Arc<StreamDefinition>, LoggedPush), Status> {
+        let found = self.engine.pushed(name);
+        // Whoever may not send rows there does not hear whether it is there.
+        let known = found.as_ref().map_or(name, |(definition, _)| definition.name.as_str());
+        session.user.check(&Right::Append(known.to_owned()))?;
+        found.map_err(|error| status(&error))
     }
 
     /// Takes batches into a stream and acknowledges each when it is durable.
@@ -122,8 +128,8 @@ impl Server {
         stream: &str,
         incoming: Incoming,
     ) -> Result<BoxStream<'static, Result<PutResult, Status>>, Status> {
-        session.user.check(Right::Write)?;
-        let state = Some((self.pushed(stream)?, decoder(incoming), self.stop.clone()));
+        let (_, pushed) = self.pushed(session, stream)?;
+        let state = Some((pushed, decoder(incoming), self.stop.clone()));
         let acknowledged = futures::stream::unfold(state, async |state| {
             let (stream, mut decoder, stop) = state?;
             let next = tokio::select! {
@@ -147,7 +153,7 @@ async fn next_acknowledged(stream: &LoggedPush, decoder: &mut FlightDataDecoder)
         let DecodedPayload::RecordBatch(batch) = message.payload else { continue };
         let by = if metadata.is_empty() { None } else { Some(producer(&metadata)?) };
         let sequence = by.as_ref().map(|by| by.sequence);
-        let appended = append(stream, &batch, by).await?;
+        let appended = append_received(stream, &batch, message.inner, by).await?;
         let acknowledged = Acknowledged { rows: batch.num_rows(), sequence, repeated: appended == Appended::Repeated };
         let json = serde_json::to_vec(&acknowledged).map_err(|error| Status::internal(error.to_string()))?;
         return Ok(Some(PutResult { app_metadata: json.into() }));
@@ -167,13 +173,47 @@ pub(super) async fn append(stream: &LoggedPush, batch: &RecordBatch, by: Option<
     stream.append(batch, by).await.map_err(|error| status(&Error::Engine(error)))
 }
 
+/// Appends rows as the message has them; where dictionaries came before it the rows are not in it alone.
+async fn append_received(
+    stream: &LoggedPush,
+    batch: &RecordBatch,
+    message: FlightData,
+    by: Option<Producer>,
+) -> Result<Appended, Status> {
+    if batch.schema().fields().iter().any(|field| has_dictionary(field.data_type())) {
+        return append(stream, batch, by).await;
+    }
+    let received = ReceivedRows { header: message.data_header, body: message.data_body };
+    stream.append_received(batch, received, by).await.map_err(|error| status(&Error::Engine(error)))
+}
+
+fn has_dictionary(kind: &DataType) -> bool {
+    match kind {
+        DataType::Dictionary(..) => true,
+        DataType::List(item)
+        | DataType::ListView(item)
+        | DataType::LargeList(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => has_dictionary(item.data_type()),
+        DataType::RunEndEncoded(_, values) => has_dictionary(values.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_dictionary(field.data_type())),
+        DataType::Union(fields, _) => fields.iter().any(|(_, field)| has_dictionary(field.data_type())),
+        _ => false,
+    }
+}
+
 fn decoder(incoming: Incoming) -> FlightDataDecoder {
     // A message without a header has a command or metadata only.
     let messages = incoming.filter(|message| {
         let has_data = message.as_ref().map_or(true, |message| !message.data_header.is_empty());
         std::future::ready(has_data)
     });
-    FlightDataDecoder::new(messages.map(|message| message.map_err(|status| FlightError::Tonic(Box::new(status)))))
+    FlightDataDecoder::new(messages.map(|message| {
+        let message = message.map_err(|status| FlightError::Tonic(Box::new(status)))?;
+        check_message(&message.data_header, &message.data_body)?;
+        Ok(message)
+    }))
 }
 
 fn broken(error: &FlightError) -> Status {
@@ -240,4 +280,45 @@ fn sql_type(kind: &DataType) -> Option<String> {
         DataType::Dictionary(_, values) => return sql_type(values),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::utils::batches_to_flight_data;
+    use datafusion::arrow::array::{ArrayRef, Float64Array, StringArray};
+    use millstream_engine::testing::damaged;
+
+    use super::*;
+
+    /// All that can be read of messages; whatever they are, it is rows or an error.
+    async fn read(messages: Vec<FlightData>) {
+        let mut decoder = decoder(Box::pin(futures::stream::iter(messages.into_iter().map(Ok))));
+        while let Some(Ok(_)) = decoder.next().await {}
+    }
+
+    #[test]
+    fn fuzz_rows_that_are_damaged() {
+        let columns: [(&str, ArrayRef); 2] = [
+            ("szcode", Arc::new(StringArray::from(vec![Some("A"), None, Some("längere")]))),
+            ("price", Arc::new(Float64Array::from(vec![1.5, f64::NAN, -0.0]))),
+        ];
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let whole = batches_to_flight_data(&rows.schema(), vec![rows]).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        bolero::check!().with_type::<(bool, bool, Vec<(u16, u8)>, u16)>().for_each(|(first, body, edits, length)| {
+            let mut messages = whole.clone();
+            let message = &mut messages[usize::from(!first)];
+            let part = if *body { &mut message.data_body } else { &mut message.data_header };
+            *part = damaged(part, edits, *length).into();
+            runtime.block_on(read(messages));
+        });
+    }
+
+    #[test]
+    fn fuzz_what_producers_say() {
+        let whole = br#"{"producer":"a","sequence":7}"#;
+        bolero::check!().with_type::<(Vec<(u16, u8)>, u16)>().for_each(|(edits, length)| {
+            drop(producer(&damaged(whole, edits, *length)));
+        });
+    }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use futures::Stream;
@@ -13,21 +13,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Extensions;
 use tonic::transport::server::{Connected, TlsConnectInfo};
 
-/// The number of a connection, which no other one has had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Connection(u64);
+/// A connection, by a number that no other one has had.
+#[derive(Debug, Clone)]
+pub(super) struct Connection {
+    number: u64,
+    open: Weak<()>,
+}
 
 impl Connection {
     /// The connection that a call has come by.
     pub(super) fn of(extensions: &Extensions) -> Option<Self> {
-        let encrypted = || extensions.get::<TlsConnectInfo<Self>>().map(|info| *info.get_ref());
-        extensions.get::<Self>().copied().or_else(encrypted)
+        let encrypted = || extensions.get::<TlsConnectInfo<Self>>().map(|info| info.get_ref().clone());
+        extensions.get::<Self>().cloned().or_else(encrypted)
+    }
+
+    /// Whether it is still there.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.strong_count() > 0
     }
 }
 
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection {}", self.0)
+        write!(f, "connection {}", self.number)
     }
 }
 
@@ -36,6 +44,7 @@ impl fmt::Display for Connection {
 pub(super) struct Counted {
     stream: TcpStream,
     number: u64,
+    open: Arc<()>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -49,7 +58,8 @@ pub(super) fn connections(listener: TcpListener, limit: usize) -> impl Stream<It
                     Ok(place) => {
                         // It only delays less; the connection works without.
                         let _ = stream.set_nodelay(true);
-                        return Some((Ok(Counted { stream, number, _place: place }), (listener, places, number + 1)));
+                        let counted = Counted { stream, number, open: Arc::default(), _place: place };
+                        return Some((Ok(counted), (listener, places, number + 1)));
                     }
                     Err(_) => tracing::warn!(%peer, limit, "too many clients are connected"),
                 },
@@ -67,7 +77,7 @@ impl Connected for Counted {
     type ConnectInfo = Connection;
 
     fn connect_info(&self) -> Connection {
-        Connection(self.number)
+        Connection { number: self.number, open: Arc::downgrade(&self.open) }
     }
 }
 

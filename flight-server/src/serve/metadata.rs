@@ -15,6 +15,7 @@ use millstream_sql::RelationKind;
 use tonic::Status;
 
 use super::Server;
+use super::access::Identity;
 use super::results::client_schema;
 use super::status::status;
 
@@ -29,11 +30,11 @@ const STREAM: &str = "STREAM";
 const MATERIALIZED_VIEW: &str = "MATERIALIZED VIEW";
 
 impl Server {
-    /// The answer to a metadata command; none if it is none.
+    /// The answer to a metadata command for a user; none if it is none.
     ///
     /// # Errors
     /// Fails only for columns that cannot be written.
-    pub(super) fn metadata(&self, command: &Command) -> Result<Option<RecordBatch>, Status> {
+    pub(super) fn metadata(&self, user: &Identity, command: &Command) -> Result<Option<RecordBatch>, Status> {
         let batch = match command.clone() {
             Command::CommandGetCatalogs(command) => {
                 let mut catalogs = command.into_builder();
@@ -45,7 +46,7 @@ impl Server {
                 schemas.append(CATALOG, SCHEMA);
                 schemas.build()
             }
-            Command::CommandGetTables(command) => return self.tables(command).map(Some),
+            Command::CommandGetTables(command) => return self.tables(user, command).map(Some),
             Command::CommandGetTableTypes(command) => {
                 let mut types = command.into_builder();
                 [TABLE, VIEW, STREAM, MATERIALIZED_VIEW].iter().for_each(|kind| types.append(kind));
@@ -69,11 +70,11 @@ impl Server {
         batch.map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 
-    fn tables(&self, command: CommandGetTables) -> Result<RecordBatch, Status> {
+    fn tables(&self, user: &Identity, command: CommandGetTables) -> Result<RecordBatch, Status> {
         let asks_for_views = command.table_types.iter().any(|kind| kind == MATERIALIZED_VIEW);
         let is_whole = command.include_schema;
         let mut tables = command.into_builder();
-        for (name, kind) in self.engine.relations() {
+        for (name, kind) in self.engine.relations().into_iter().filter(|(name, kind)| user.role.sees(*kind, name)) {
             let columns = if is_whole { self.columns(&name, kind)? } else { Schema::empty() };
             let kind = match kind {
                 RelationKind::Stream => STREAM,

@@ -6,8 +6,8 @@
 //!   health checks ─────────────┘                      └─ Engine ─► DIR: catalog, state, logs of pushed streams
 //! ```
 //!
-//! Reading order: `flight` has the calls, `statements` what a statement gives, `results` how rows are sent, `ingest` and
-//! `http` how rows come in.
+//! Reading order: `flight` has the calls, `statements` what a statement gives, `results` how rows are sent, `selects` and
+//! `spool` how those of endless queries are, `ingest` and `http` how rows come in, `access` and `roles` who may do what.
 
 mod access;
 mod config;
@@ -21,7 +21,10 @@ mod metadata;
 mod options;
 mod parameters;
 mod results;
+mod roles;
+mod selects;
 mod sessions;
+mod spool;
 mod statements;
 mod status;
 
@@ -45,11 +48,12 @@ use crate::cli::{ServeArgs, StateArgs};
 use crate::embed::Engine;
 use crate::error::{Error, Result};
 use access::Access;
-use config::{Config, Tls};
+use config::{Config, Limits, Tls};
 use confine::Confinement;
 use flight::Service;
 use listen::Connection;
 use results::becomes_true;
+use selects::Selects;
 use sessions::{Session, Sessions};
 
 /// The largest message that is taken, in bytes: clients send a batch in one.
@@ -72,6 +76,9 @@ struct Server {
     sessions: Sessions,
     access: Access,
     confinement: Confinement,
+    limits: Limits,
+    /// The SELECTs over streams that run.
+    selects: Arc<Selects>,
     /// One place for each SELECT that may run at once.
     places: Arc<Semaphore>,
     /// One place for each body of a request that may be in memory at once.
@@ -91,14 +98,17 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
     }
     let tls = config.tls.as_ref().map(tls).transpose()?;
     let confinement = config.confinement()?;
+    let access = Access::new(&config.users, &config.roles).map_err(Error::Usage)?;
     let listener = TcpListener::bind(config.listen).await.map_err(|source| cannot_listen(config.listen, source))?;
     let address = listener.local_addr().map_err(|source| cannot_listen(config.listen, source))?;
     let Some(engine) = open(&config, &mut stop).await? else { return Ok(()) };
     let server = Arc::new(Server {
         engine: engine.clone(),
         sessions: Sessions::default(),
-        access: Access::new(&config.users),
+        access,
         confinement,
+        limits: config.limits(),
+        selects: Selects::new(Duration::from_secs(config.resume_seconds)),
         places: Arc::new(Semaphore::new(config.max_queries)),
         bodies: Semaphore::new(MAX_BODIES),
         stop: stop.clone(),
@@ -142,7 +152,7 @@ async fn open(config: &Config, stop: &mut watch::Receiver<bool>) -> Result<Optio
     let args = StateArgs { durability: config.durability, ..StateArgs::default() };
     let mut has_said = false;
     loop {
-        match Engine::open(&config.data_dir, &args).await {
+        match Engine::open(&config.data_dir, &args, config.max_query_memory_bytes).await {
             Err(Error::Engine(error)) if config.standby && error.is_in_use() => {
                 if !std::mem::replace(&mut has_said, true) {
                     print(&format!("millstream stands by for {}\n", config.data_dir.display()))?;
@@ -263,6 +273,7 @@ impl Server {
     /// A new token for a user, with a session of its own.
     async fn token_of(&self, name: &str, password: &str) -> Result<String, Status> {
         let user = self.access.by_password(name, password).await?;
+        tracing::info!(target: "millstream::audit", user = user.name, "logged in");
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
         self.sessions.open(&format!("Bearer {token}"), &user);
         Ok(token)

@@ -188,8 +188,6 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{Float64Array, Int64Array, StringArray, TimestampMillisecondArray};
-    use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
 
     use super::*;
 
@@ -207,16 +205,18 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_parameters_stays_what_it_is() {
+    fn fuzz_a_text_without_parameters_stays_what_it_is() {
         let pieces = ["?", "$1", "$x", "'", "\"", "--", "/*", "*/", "\n", "ü", " ", "a", ";", "E'", "$$", "1", "\\"];
-        for seed in 0..2_000 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let text: String = (0..12).filter_map(|_| pieces.get(rng.random_range(0..pieces.len()))).copied().collect();
-            let Ok(template) = Template::new(&text) else { continue };
+        bolero::check!().with_type::<Vec<u8>>().for_each(|drawn| {
+            let text: String = drawn.iter().map(|piece| pieces[usize::from(*piece) % pieces.len()]).collect();
+            let Ok(template) = Template::new(&text) else { return };
             let marks: Vec<String> = (0..template.parameters()).map(|_| "?".to_owned()).collect();
             let filled = template.fill(&marks).unwrap();
-            assert!(!text.contains('$') && filled == text || text.contains('$'), "seed {seed}: {text:?} {filled:?}");
-        }
+            // Numbered ones are filled with another text than they have.
+            if !text.contains('$') {
+                assert_eq!(filled, text);
+            }
+        });
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Rows on their way to a client: types that every client reads, messages of a size that every client takes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
-use millstream_engine::query::QueryProgress;
-use serde_json::json;
+use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
@@ -91,23 +90,24 @@ pub(super) fn fixed(batch: &RecordBatch) -> Messages {
         .boxed()
 }
 
-/// The messages of a query that runs, until it ends; it is stopped when nobody takes them any more.
-///
-/// Each batch has `{"epochs":n,"watermark":"…"}` as its metadata, and an endless query that gives no rows for a while an
-/// empty batch with it.
+/// The messages of a query that comes to its end by itself; it is stopped when nobody takes them any more, and fails
+/// when they are more than `limit` bytes. Where nothing comes for a while an empty batch does.
 ///
 /// # Errors
 /// Fails for columns that cannot be written.
-pub(super) fn running(rows: Rows, schema: SchemaRef, place: OwnedSemaphorePermit) -> Result<Messages, Status> {
-    let heartbeat = batches_to_flight_data(&schema, vec![RecordBatch::new_empty(Arc::clone(&schema))]);
-    let heartbeat = heartbeat.map_err(|error| bad_arrow(&error))?.pop();
-    let progress = rows.watch();
+pub(super) fn running(
+    rows: Rows,
+    schema: SchemaRef,
+    place: OwnedSemaphorePermit,
+    limit: u64,
+) -> Result<Messages, Status> {
+    let (_, heartbeat) = empty_message(&schema)?;
     let columns = Arc::clone(&schema);
     let batches = rows.map(move |batch| {
         let batch = batch.map_err(|error| FlightError::Tonic(Box::new(status(&error))))?;
         client_batch(&batch, &columns).map_err(FlightError::Arrow)
     });
-    let sent = Sent { encoder: encoded(schema, batches), heartbeat, progress, has_schema: false, _place: place };
+    let sent = Sent { encoder: encoded(schema, batches), heartbeat, bytes: 0, limit, is_over: false, _place: place };
     let messages = futures::stream::unfold(sent, Sent::next);
     Ok(messages.boxed())
 }
@@ -116,34 +116,55 @@ pub(super) fn running(rows: Rows, schema: SchemaRef, place: OwnedSemaphorePermit
 struct Sent {
     encoder: FlightDataEncoder,
     /// An empty batch.
-    heartbeat: Option<FlightData>,
-    progress: watch::Receiver<QueryProgress>,
-    /// Whether the first message, which has the columns and no rows, was sent.
-    has_schema: bool,
+    heartbeat: FlightData,
+    bytes: u64,
+    limit: u64,
+    is_over: bool,
     /// Its place among the queries that run at once, until its client has all rows or has left.
     _place: OwnedSemaphorePermit,
 }
 
 impl Sent {
     async fn next(mut self) -> Option<(Result<FlightData, Status>, Self)> {
+        if self.is_over {
+            return None;
+        }
         let message = tokio::select! {
-            message = self.encoder.next() => message.map(|message| message.map_err(to_status)),
-            () = tokio::time::sleep(HEARTBEAT) => self.heartbeat.clone().map(Ok),
+            message = self.encoder.next() => message?.map_err(to_status),
+            () = tokio::time::sleep(HEARTBEAT) => Ok(self.heartbeat.clone()),
         };
-        let has_rows = std::mem::replace(&mut self.has_schema, true);
-        let message = message?.map(|mut message| {
-            if has_rows {
-                message.app_metadata = cursor(&self.progress.borrow());
-            }
-            message
+        let message = message.and_then(|message| {
+            self.bytes += message.data_body.len() as u64;
+            let limit = self.limit;
+            let too_many = || Status::resource_exhausted(format!("the result has more than {limit} bytes"));
+            if self.bytes > limit { Err(too_many()) } else { Ok(message) }
         });
+        self.is_over = message.is_err();
         Some((message, self))
     }
 }
 
-/// Where a query is, as metadata of a batch.
-fn cursor(progress: &QueryProgress) -> bytes::Bytes {
-    json!({ "epochs": progress.epochs, "watermark": progress.watermark.to_string() }).to_string().into()
+/// The message with the columns, and one of a batch without rows.
+///
+/// # Errors
+/// Fails for columns that cannot be written.
+pub(super) fn empty_message(schema: &SchemaRef) -> Result<(FlightData, FlightData), Status> {
+    let empty = batches_to_flight_data(schema, vec![RecordBatch::new_empty(Arc::clone(schema))]);
+    let messages: Result<[FlightData; 2], _> = empty.map_err(|error| bad_arrow(&error))?.try_into();
+    let [columns, empty] = messages.map_err(|_| Status::internal("a batch is not one message"))?;
+    Ok((columns, empty))
+}
+
+/// The messages of rows, without that of their columns.
+///
+/// # Errors
+/// Fails for columns that cannot be written.
+pub(super) async fn encoded_rows(schema: &SchemaRef, rows: Vec<RecordBatch>) -> Result<VecDeque<FlightData>, Status> {
+    let batches = futures::stream::iter(rows.into_iter().map(Ok));
+    let mut messages: VecDeque<FlightData> =
+        encoded(Arc::clone(schema), batches).try_collect().await.map_err(to_status)?;
+    messages.pop_front();
+    Ok(messages)
 }
 
 fn encoded(
@@ -162,9 +183,9 @@ pub(super) fn to_status(error: FlightError) -> Status {
     }
 }
 
-/// The messages until the client cancels them by another call, or the server stops.
-pub(super) fn until(messages: Messages, cancelled: watch::Receiver<bool>, stop: watch::Receiver<bool>) -> Messages {
-    let ended = Box::pin(ended(cancelled, stop));
+/// The messages until something ends them before they do.
+pub(super) fn until(messages: Messages, ended: impl Future<Output = Status> + Send + 'static) -> Messages {
+    let ended = Box::pin(ended);
     futures::stream::unfold(Some((messages, ended)), async |state| {
         let (mut messages, mut ended) = state?;
         tokio::select! {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::access::User;
+use super::access::Identity;
 use super::parameters::Template;
 use super::statements::Pending;
 
@@ -30,7 +30,7 @@ pub(super) struct Sessions(Mutex<HashMap<String, Arc<Session>>>);
 /// What is remembered of one client.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) user: Arc<User>,
+    pub(super) user: Arc<Identity>,
     remembered: Mutex<Remembered>,
 }
 
@@ -101,7 +101,7 @@ impl Sessions {
     }
 
     /// The session known by `key`; a new one of `user` unless there is one of them.
-    pub(super) fn open(&self, key: &str, user: &Arc<User>) -> Arc<Session> {
+    pub(super) fn open(&self, key: &str, user: &Arc<Identity>) -> Arc<Session> {
         let mut all = self.all();
         if let Some(session) = all.get(key).filter(|session| session.user.name == user.name) {
             session.touch();
@@ -124,7 +124,7 @@ impl Sessions {
 }
 
 impl Session {
-    fn new(user: Arc<User>) -> Self {
+    fn new(user: Arc<Identity>) -> Self {
         let remembered = Remembered {
             used: Instant::now(),
             settings: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 use datafusion::arrow::error::ArrowError;
 use millstream_engine::Error as EngineError;
+use millstream_engine::secret::redacted;
 use tonic::{Code, Status};
 
 use crate::error::Error;
@@ -14,6 +15,7 @@ pub(super) fn status(error: &Error) -> Status {
         Error::Io { .. } | Error::Server(_) => Code::Unavailable,
     };
     let text = error.render();
+    let text = redacted(&text);
     Status::new(code, text.strip_prefix("error: ").unwrap_or(&text))
 }
 

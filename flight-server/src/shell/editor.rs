@@ -12,14 +12,14 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
 use super::backend::Names;
-use super::text::is_whole;
+use super::text::{is_whole, names_secret};
 use crate::error::{Error, Result};
 
 const PROMPT: &str = "millstream> ";
 const HISTORY: &str = ".millstream_history";
 
 /// The words that are completed besides names.
-const WORDS: [&str; 60] = [
+const WORDS: [&str; 62] = [
     "SELECT",
     "FROM",
     "WHERE",
@@ -59,6 +59,7 @@ const WORDS: [&str; 60] = [
     "CREATE VIEW",
     "CREATE MATERIALIZED VIEW",
     "CREATE SINK",
+    "CREATE SECRET",
     "CREATE FUNCTION",
     "CREATE AGGREGATE",
     "INSERT INTO",
@@ -73,6 +74,7 @@ const WORDS: [&str; 60] = [
     "WATERMARK FOR",
     "RETAIN",
     "EMIT CHANGES",
+    "SUBSCRIBE",
     "EMIT EVERY",
     "ISTREAM",
     "DSTREAM",
@@ -104,7 +106,7 @@ impl Typing {
     /// # Errors
     /// Fails if the terminal cannot be set up.
     pub(super) fn new(names: Names) -> Result<Self> {
-        let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true).build();
+        let config = Config::builder().completion_type(CompletionType::List).build();
         let mut editor = Editor::with_config(config).map_err(failed)?;
         editor.set_helper(Some(Words { names }));
         let history = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(HISTORY));
@@ -122,14 +124,22 @@ impl Typing {
     pub(super) fn next(&mut self) -> Result<Typed> {
         match self.editor.readline(PROMPT) {
             Ok(text) => {
-                if let Some(path) = &self.history {
-                    let _ = self.editor.append_history(path);
+                if !names_secret(&text) {
+                    self.remember(&text);
                 }
                 Ok(Typed::Text(text))
             }
             Err(ReadlineError::Interrupted) => Ok(Typed::Nothing),
             Err(ReadlineError::Eof) => Ok(Typed::End),
             Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Keeps what was typed for later shells; nothing is lost that a person could not type again.
+    fn remember(&mut self, text: &str) {
+        let _ = self.editor.add_history_entry(text);
+        if let Some(path) = &self.history {
+            let _ = self.editor.append_history(path);
         }
     }
 }

@@ -30,6 +30,12 @@ fn ends_statement(text: &str) -> bool {
     ended
 }
 
+/// Whether a text tells a secret, and so is not to be remembered.
+pub(crate) fn names_secret(text: &str) -> bool {
+    let words = text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+    words.contains("create secret") || words.contains("replace secret")
+}
+
 /// The length of a quoted text with its quotes; none if it has no end.
 fn quoted(text: &str, quote: char) -> Option<usize> {
     text.get(1..)?.find(quote).map(|length| length + 2)
@@ -37,7 +43,13 @@ fn quoted(text: &str, quote: char) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_whole;
+    use super::{is_whole, names_secret};
+
+    #[test]
+    fn secrets_are_not_remembered() {
+        assert!(names_secret("create\n  SECRET pw AS 'x';") && names_secret("CREATE OR REPLACE SECRET pw AS 'x'"));
+        assert!(!names_secret("SHOW SECRETS;"));
+    }
 
     #[test]
     fn a_statement_ends_with_its_semicolon() {

@@ -22,7 +22,7 @@ use super::difference::{Comparison, difference};
 use super::failure::{Failure, refusal_of};
 use super::rows::{evaluated, rows_of, typed};
 use super::trial::{Trial, Ways};
-use crate::declarations::{StreamSides, declare, prepare, register_side};
+use crate::declarations::{Prepared, StreamSides, declare, prepare, register_side};
 use crate::error::Result;
 use crate::memory::Memory;
 use crate::session::{Script, placed, refusal};
@@ -114,11 +114,11 @@ impl Bench {
     pub(super) async fn carry_out(&mut self, parsed: &ParsedStatement, script: &Script) -> Result<()> {
         let compiled = read_once(self.language.compile(parsed).map_err(|error| refusal(error, script))?);
         let table = match &compiled {
-            Statement::CreateStream { definition, .. } if definition.options.is_empty() => None,
+            Statement::CreateStream { definition, .. } if definition.options.is_empty() => Prepared::Nothing,
             Statement::CreateTable { definition, .. } if definition.options.is_empty() => {
                 self.tables.insert(definition.name.clone(), Vec::new());
                 let empty = MemTable::try_new(Arc::clone(&definition.schema), vec![Vec::new()]);
-                Some((Arc::new(empty.map_err(millstream_engine::Error::from)?) as _, None))
+                Prepared::Rows(Arc::new(empty.map_err(millstream_engine::Error::from)?), None)
             }
             other => prepare(other).await.map_err(|error| placed(error, parsed, script))?,
         };

@@ -1,7 +1,8 @@
 """Clients that nobody here wrote against `millstream serve`: ADBC, pyarrow, pandas, polars, SQLAlchemy, JDBC, plain HTTP.
 
 `clients.py PROGRAM [CHECK …]` starts servers of its own in temporary folders, prints a line for each check and ends with
-1 if one fails. JDBC_JAR names the jar of the Arrow Flight SQL JDBC driver, DIALECT_PYTHON a Python with flightsql-dbapi;
+1 if one fails. JDBC_JAR names the jar of the Arrow Flight SQL JDBC driver, DIALECT_PYTHON a Python with flightsql-dbapi,
+FLIGHT_SQL_CLIENT the program of the arrow-flight crate;
 what is not there is skipped, and said to be.
 """
 
@@ -273,6 +274,78 @@ def pyarrow_puts_batches_once():
             cursor.close()
 
 
+def statement(sql):
+    """The command CommandStatementQuery as the protocol has it, in an Any."""
+
+    def field(payload):
+        size, digits = len(payload), []
+        while True:
+            size, low = size >> 7, size & 127
+            digits.append(low | (128 if size else 0))
+            if not size:
+                return bytes(digits) + payload
+
+    kind = b"type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery"
+    return b"\x0a" + field(kind) + b"\x12" + field(b"\x0a" + field(sql.encode()))
+
+
+def pyarrow_goes_on_with_a_select():
+    with server() as running, running.connect() as connection:
+        query(connection, TRADES)
+        uri = f"grpc://{running.address}"
+
+        def read(client, sql, count):
+            """So many rows of the first column, and what was said with the last of them."""
+            info = client.get_flight_info(flight.FlightDescriptor.for_command(statement(sql)))
+            reader, found = client.do_get(info.endpoints[0].ticket), []
+            while True:
+                chunk = reader.read_chunk()
+                found += chunk.data.column(0).to_pylist()
+                said = json.loads(chunk.app_metadata.to_pybytes())
+                if len(found) >= count and said["epoch"] is not None:
+                    return found, said
+
+        running.post("trades", b"A,1,10,2026-01-01T00:00:01\nB,2,20,2026-01-01T00:00:02\n", "text/csv")
+        lost = flight.connect(uri)
+        found, said = read(lost, "SELECT turnover FROM trades", 2)
+        assert found == [10, 20], found
+        lost.close()
+        running.post("trades", b"A,3,30,2026-01-01T00:00:03\n", "text/csv")
+        resume = f"SUBSCRIBE QUERY '{said['query']}' AS OF EPOCH {said['epoch']}"
+        with flight.connect(uri) as client:
+            found, said = read(client, resume, 1)
+        assert found == [30], found
+
+
+def arrow_command_line_asks():
+    """The program flight_sql_client that comes with the arrow-flight crate."""
+    program = os.environ.get("FLIGHT_SQL_CLIENT")
+    if not program:
+        raise Skipped("FLIGHT_SQL_CLIENT names no program")
+    with server() as running, running.connect() as connection:
+        host, port = running.address.split(":")
+
+        def ask(*arguments):
+            command = [program, "--host", host, "--port", port, *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            return done.returncode, done.stdout + done.stderr
+
+        query(connection, TRADES)
+        query(connection, TOTALS)
+        for wanted, arguments in [
+            ("millstream", ["catalogs"]),
+            ("public", ["db-schemas", "millstream"]),
+            ("totals", ["tables", "millstream"]),
+            ("| 42 ", ["statement-query", "SELECT 41 + 1 AS answer"]),
+            ("| 42 ", ["prepared-statement-query", "SELECT CAST($1 AS BIGINT) + 1 AS answer", "-p", "$1=41"]),
+            ("trades", ["statement-query", "SHOW STREAMS"]),
+        ]:
+            code, said = ask(*arguments)
+            assert code == 0 and wanted in said, f"{arguments}: {said}"
+        code, said = ask("statement-query", "SELECT nothing FROM trades")
+        assert code != 0 and "nothing" in said, said
+
+
 def http_takes_csv_json_and_arrow():
     with server() as running, running.connect() as connection:
         query(connection, TRADES)
@@ -499,6 +572,8 @@ CHECKS = [
     adbc_subscribes_to_a_view,
     pandas_and_polars_read,
     pyarrow_puts_batches_once,
+    pyarrow_goes_on_with_a_select,
+    arrow_command_line_asks,
     http_takes_csv_json_and_arrow,
     a_killed_server_goes_on_where_it_was,
     tls_and_users_let_in_who_may,
