@@ -40,7 +40,7 @@ pub(crate) fn concat_rows(schema: &SchemaRef, batches: &[RecordBatch]) -> Result
 ///
 /// A slice keeps all that it was cut from in memory, and counts all of it: a block cut into panes is counted, and kept
 /// as long as the last of them, once for each.
-pub(crate) fn without_waste(batch: RecordBatch) -> Result<RecordBatch> {
+pub fn without_waste(batch: RecordBatch) -> Result<RecordBatch> {
     let held = batch.get_array_memory_size();
     let Ok(rows) = u32::try_from(batch.num_rows()) else { return Ok(batch) };
     if held <= UNUSED_BYTES || held - UNUSED_BYTES <= 2 * used_bytes(&batch)? {

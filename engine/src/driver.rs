@@ -206,6 +206,7 @@ impl Driver {
         mut pause: watch::Receiver<bool>,
         progress: &watch::Sender<QueryProgress>,
     ) -> Result<Summary> {
+        self.stage.stop_with(stop.clone());
         if self.recover(sink, &mut stop, progress).await? {
             // A part of the lineage is no state to keep; all of it is still there for the next run.
             return Ok(self.summary(true));

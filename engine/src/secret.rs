@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::error::{Error, Result};
+
 /// What stands in the place of a secret.
 pub const REDACTED: &str = "***";
 /// Shorter texts are part of too many words to be hidden.
@@ -21,10 +23,25 @@ static KNOWN: RwLock<BTreeSet<Arc<str>>> = RwLock::new(BTreeSet::new());
 pub struct Secret(Arc<str>);
 
 impl Secret {
-    /// A text that no output of this process shows from now on.
+    /// A text that does not show itself.
     pub fn new(text: &str) -> Self {
-        hide(text);
         Self(text.into())
+    }
+
+    /// Has no output of this process show the text from now on.
+    ///
+    /// # Errors
+    /// It is too short to be told from other words.
+    pub fn hide(&self) -> Result<()> {
+        if self.0.len() < LEAST_BYTES {
+            let message =
+                format!("a secret has {} bytes, and at least {LEAST_BYTES} can be kept from output", self.0.len());
+            return Err(Error::query(message, "take a longer one"));
+        }
+        let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert(Arc::clone(&self.0));
+        known.extend(password_of(&self.0).filter(|password| password.len() >= LEAST_BYTES).map(Arc::from));
+        Ok(())
     }
 
     /// The text.
@@ -39,15 +56,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Hides a text, and the password of an address, from all output of this process.
-pub fn hide(text: &str) {
-    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    let hidden = std::iter::once(text).chain(password_of(text)).filter(|text| text.len() >= LEAST_BYTES);
-    known.extend(hidden.map(Arc::from));
-}
-
 /// The password in `scheme://user:password@host/…`.
-pub fn password_of(address: &str) -> Option<&str> {
+fn password_of(address: &str) -> Option<&str> {
     let (_, rest) = address.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let (user, _) = authority.rsplit_once('@')?;
@@ -74,6 +84,8 @@ mod tests {
     fn a_secret_is_not_shown() {
         let secret = Secret::new("hunter22-of-the-test");
         assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(redacted("it is hunter22-of-the-test"), "it is hunter22-of-the-test", "nobody has said to hide it");
+        secret.hide().unwrap();
         assert_eq!(redacted("it is hunter22-of-the-test, twice hunter22-of-the-test"), "it is ***, twice ***");
         assert_eq!(secret.reveal(), "hunter22-of-the-test");
         assert_eq!(redacted("nothing"), "nothing");
@@ -81,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_password_of_an_address_is_hidden_apart_from_it() {
-        hide("postgres://ann:p-w-of-the-test@db:5432/x");
+        Secret::new("postgres://ann:p-w-of-the-test@db:5432/x").hide().unwrap();
         assert_eq!(redacted("postgres://ann:p-w-of-the-test@db:5432/x"), "***");
         assert_eq!(redacted("p-w-of-the-test is wrong"), "*** is wrong");
         assert_eq!(password_of("http://host/a:b@c"), None);
@@ -89,8 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_to_be_told_from_words_stays() {
-        hide("abc");
-        assert_eq!(redacted("abc"), "abc");
+    fn what_is_too_short_to_be_told_from_words_is_refused() {
+        assert!(Secret::new("abc").hide().is_err());
     }
 }

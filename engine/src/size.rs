@@ -1,6 +1,6 @@
 //! Sizes: as people write them, and of rows.
 
-pub use crate::arrays::used_bytes;
+pub use crate::arrays::{used_bytes, without_waste};
 
 /// The bytes that a size such as `512 MiB`, `2GB` or `100_000_000` means; `None` if it is none.
 pub fn parse_size(text: &str) -> Option<u64> {

@@ -99,7 +99,7 @@ pub(crate) async fn prepare(statement: &Statement) -> Result<Prepared, millstrea
 /// Names the file or variable that has none.
 pub(crate) fn read_secret(name: &str, source: &SecretSource) -> Result<Secret, millstream_engine::Error> {
     let (text, place) = match source {
-        SecretSource::Text(secret) => return Ok(secret.clone()),
+        SecretSource::Text(secret) => return secret.hide().map(|()| secret.clone()),
         SecretSource::File(path) => {
             let read = std::fs::read_to_string(path);
             let failed = |error| millstream_engine::Error::external(format!("reading the secret \"{name}\""), error);
@@ -115,7 +115,9 @@ pub(crate) fn read_secret(name: &str, source: &SecretSource) -> Result<Secret, m
         let message = format!("{place} is not there or empty, and the secret \"{name}\" is to be read from it");
         return Err(millstream_engine::Error::query(message, "write the text of the secret there"));
     }
-    Ok(Secret::new(text))
+    let secret = Secret::new(text);
+    secret.hide()?;
+    Ok(secret)
 }
 
 /// Carries out a declaration with what was prepared for it; gives the statement back if it is none.

@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::durable::{Appended, LoggedRows, Producer, ReceivedRows, RowLog, RowLogReader};
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::size::used_bytes;
+use millstream_engine::size::{used_bytes, without_waste};
 use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source, Split};
 use millstream_engine::{Error, Result};
 
@@ -103,7 +103,9 @@ impl LoggedPush {
     fn conformed(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let place = format!("a batch for {}", self.name);
         let columns = find_columns(&self.shape, &batch.schema(), &place)?;
+        // Columns that are left out are not to be held by those that share their buffer.
         let rows = batch.project(&columns)?;
+        let rows = if rows.num_columns() < batch.num_columns() { without_waste(rows)? } else { rows };
         for (index, (found, declared)) in rows.schema().fields().iter().zip(self.shape.schema.fields()).enumerate() {
             if !can_convert(found.data_type(), declared.data_type()) {
                 let message = format!(

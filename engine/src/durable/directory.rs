@@ -149,20 +149,27 @@ impl StateDirectory {
         self.catalog().queries.clone()
     }
 
-    /// The first row of a stream with one partition that a query may have to read again, from its oldest checkpoint on.
+    /// The first row of a stream with one partition that some query, running or not, may have to read again, from its
+    /// oldest checkpoint on; none if no query does.
     ///
     /// # Errors
     /// As the disk fails.
-    pub fn needed_from(&self, query: &str, stream: &str) -> Result<Offset> {
-        let Some(id) = self.catalog().queries.get(query).cloned() else { return Ok(Offset(0)) };
-        let manifests = read_manifests(self.files.as_ref(), &format!("queries/{id}"))?;
-        if manifests.len() < KEPT_CHECKPOINTS {
-            // It may have to begin again.
-            return Ok(Offset(0));
+    pub fn needed_from(&self, stream: &str) -> Result<Option<Offset>> {
+        let mut needed: Option<Offset> = None;
+        for id in self.queries().values() {
+            let folder = format!("queries/{id}");
+            let inputs = format!("{folder}/inputs");
+            let read = self.files.list(&inputs).map_err(|error| failed(self.files.as_ref(), &inputs, error))?;
+            if !read.contains(&file_name(stream)) {
+                continue;
+            }
+            let manifests = read_manifests(self.files.as_ref(), &folder)?;
+            // With fewer it may have to begin again.
+            let oldest = if manifests.len() < KEPT_CHECKPOINTS { None } else { manifests.into_iter().next() };
+            let place = oldest.and_then(|(_, manifest)| manifest.ok()?.streams.get(stream)?.offsets.first().copied());
+            needed = Some(needed.unwrap_or(Offset(u64::MAX)).min(place.unwrap_or(Offset(0))));
         }
-        let oldest = manifests.into_iter().next().and_then(|(_, manifest)| manifest.ok());
-        let place = oldest.and_then(|manifest| manifest.streams.get(stream)?.offsets.first().copied());
-        Ok(place.unwrap_or(Offset(0)))
+        Ok(needed)
     }
 
     /// Forgets the query `name`: the next one of that name begins anew; whether there was one.

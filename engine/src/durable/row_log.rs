@@ -175,11 +175,11 @@ impl RowLog {
     pub fn trim(&self, before: u64, age: Duration) -> Result<()> {
         let (files, folder) = (self.shared.files.as_ref(), self.shared.folder.as_str());
         let firsts = segment::firsts(files, folder)?;
-        // The last one is written to.
+        // The last one is written to, and until it has rows the one before knows what the producers have sent.
         for (first, next) in firsts.iter().zip(firsts.iter().skip(1)) {
             let path = segment::path(folder, *first);
             let is_old = files.age(&path).map_err(|error| failed(files, &path, error))? >= age;
-            if *next > before || !is_old {
+            if *next > before || *next >= self.end() || !is_old {
                 break;
             }
             // Before it is gone, so that whoever looks for it hears why.

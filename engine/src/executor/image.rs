@@ -190,7 +190,11 @@ pub(crate) fn stream_contract(stream: &StreamDefinition) -> String {
     let mut options: Vec<_> = stream.options.iter().filter(|option| is_meaning(&option.key)).collect();
     options.sort_by(|a, b| a.key.cmp(&b.key));
     for option in options {
-        let _ = writeln!(text, "{} = {}", option.key, option.value);
+        let _ = match &option.secret {
+            // The text of a secret may change, and is not for every eye.
+            Some(secret) => writeln!(text, "{} = SECRET {secret}", option.key),
+            None => writeln!(text, "{} = {}", option.key, option.value),
+        };
     }
     text
 }

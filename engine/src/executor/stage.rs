@@ -12,6 +12,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::sync::watch;
 
 use crate::checkpoint::PaneTag;
 use crate::durable::{FullDisk, ROOM_PAUSE};
@@ -123,6 +124,8 @@ pub(crate) struct Stage {
     pub(super) counts: Vec<RowCounts>,
     pub(super) instants: u64,
     most_state_bytes: usize,
+    /// Becomes true when the query is stopped.
+    stop: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
@@ -184,6 +187,7 @@ impl Stage {
                 counts: vec![RowCounts::default(); leaves],
                 instants: 0,
                 most_state_bytes: 0,
+                stop: watch::channel(false).1,
             })
         }
         .boxed()
@@ -445,14 +449,22 @@ impl Stage {
         futures::stream::iter(jobs).buffered(self.options.tasks.max(1)).try_collect().await
     }
 
+    /// Says what stops the query.
+    pub(crate) fn stop_with(&mut self, stop: watch::Receiver<bool>) {
+        self.stop = stop;
+    }
+
     /// Evaluates the next instants that `watermark` crosses, a bounded number of them; empty once all are done.
+    ///
+    /// A plan that reads no stream ends without rows once the query is stopped; others come to their ends.
     pub(crate) async fn evaluate(&mut self, watermark: Watermark) -> Result<Vec<Emitted>> {
         match &mut self.state {
             State::Finite { plan } => match plan.take() {
                 None => Ok(Vec::new()),
                 Some(plan) => {
-                    let rows = blocking(move || plan.run(Bindings::default())).await?;
-                    Ok(vec![Emitted { instant: None, rows }])
+                    let stop = self.stop.clone();
+                    let rows = blocking(move || plan.run_stoppable(&stop)).await?;
+                    Ok(rows.into_iter().map(|rows| Emitted { instant: None, rows }).collect())
                 }
             },
             State::Stateless { ready } => {

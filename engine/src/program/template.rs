@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
 use futures::TryStreamExt;
+use tokio::sync::watch;
 
 use crate::error::Result;
-use crate::nodes::Bindings;
+use crate::nodes::{Bindings, StoppableExec};
 use crate::program::work::PlanWork;
+use crate::size::used_bytes;
 
 /// A plan over slots; cloning is cheap and clones may run at the same time.
 #[derive(Debug, Clone)]
@@ -60,6 +64,32 @@ impl Template {
         if let Some(work) = &self.work {
             work.add(&plan);
         }
+        Ok(batches.into_iter().filter(|batch| batch.num_rows() > 0).collect())
+    }
+
+    /// Runs a plan without slots to its end, on this thread, or until it is stopped; none then. Its rows count as memory
+    /// of plans while they are found.
+    pub(crate) fn run_stoppable(&self, stop: &watch::Receiver<bool>) -> Result<Option<Vec<RecordBatch>>> {
+        let plan = StoppableExec::within(self.bind(Bindings::default())?, stop)?;
+        let found = self.collect(Arc::clone(&plan));
+        if *stop.borrow() {
+            return Ok(None);
+        }
+        let batches = found?;
+        if let Some(work) = &self.work {
+            work.add(&plan);
+        }
+        Ok(Some(batches))
+    }
+
+    fn collect(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        let held = MemoryConsumer::new("result").register(self.context.memory_pool());
+        let stream = execute_stream(plan, Arc::clone(&self.context))?;
+        let counted = stream.and_then(|batch| {
+            let bytes = used_bytes(&batch).map_err(|error| DataFusionError::External(Box::new(error)));
+            std::future::ready(bytes.and_then(|bytes| held.try_grow(bytes)).map(|()| batch))
+        });
+        let batches = futures::executor::block_on(tokio::task::unconstrained(counted.try_collect::<Vec<_>>()))?;
         Ok(batches.into_iter().filter(|batch| batch.num_rows() > 0).collect())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 
-use crate::nodes::SlotExec;
+use crate::nodes::{SlotExec, StoppableExec};
 
 /// The work of each operator of a plan, from the top down, as its lines are shown.
 #[derive(Debug, Default)]
@@ -75,6 +75,10 @@ impl fmt::Display for OperatorWork {
 
 /// The work of `plan`'s operators, each before what it reads.
 fn collect(plan: &Arc<dyn ExecutionPlan>, works: &mut Vec<OperatorWork>) {
+    if let Some(stoppable) = plan.downcast_ref::<StoppableExec>() {
+        // It is not shown.
+        return collect(stoppable.input(), works);
+    }
     works.push(OperatorWork::of(plan));
     plan.children().into_iter().for_each(|child| collect(child, works));
 }

@@ -316,30 +316,18 @@ impl Home {
         Ok(Ingest::new(Arc::clone(stream), Arc::new(pushed), Arc::new(SystemClock), side))
     }
 
-    /// Drops rows of pushed streams that are older than their streams keep them and that no kept query needs.
+    /// Drops rows of pushed streams that are older than their streams keep them and that no query, running or stopped,
+    /// may have to read again.
     ///
     /// # Errors
-    /// As the disk fails.
+    /// The first failure of the disk, after all streams were tried.
     pub(super) fn trim_streams(&self) -> Result<()> {
         let streams = self.streams().clone();
-        for (stream, pushed) in &streams {
-            let readers: Vec<String> = {
-                let catalog = self.catalog();
-                let reads = catalog.0.statements.iter().filter(|kept| kept.reads.contains(stream));
-                reads.map(|kept| kept.query.clone()).collect()
-            };
-            let needed = |query: &String| self.state.directory.needed_from(query, stream);
-            pushed.trim(|| {
-                Ok(readers
-                    .iter()
-                    .map(needed)
-                    .collect::<Result<Vec<_>, _>>()?
-                    .into_iter()
-                    .min()
-                    .unwrap_or(Offset(u64::MAX)))
-            })?;
-        }
-        Ok(())
+        let trimmed = streams.iter().map(|(stream, pushed)| {
+            pushed.trim(|| Ok(self.state.directory.needed_from(stream)?.unwrap_or(Offset(u64::MAX))))
+        });
+        let failures: Vec<_> = trimmed.filter_map(millstream_engine::Result::err).collect();
+        failures.into_iter().next().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Forgets all that is kept of the query of a materialized view that is dropped.

@@ -10,6 +10,7 @@
 //! The commands are told apart here and not by the Arrow crate's own dispatch, which leaves out PollFlightInfo,
 //! GetSchema, sessions and acknowledgements of single batches.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_flight::flight_descriptor::DescriptorType;
@@ -32,7 +33,6 @@ use millstream_engine::ipc::check_message;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Server;
 use super::ingest::Incoming;
 use super::listen::Connection;
 use super::options::{Closed, OptionValue, Refusal, Refused, SessionOptions};
@@ -40,6 +40,7 @@ use super::parameters::{Template, literals};
 use super::results::{Messages, fixed, schema_bytes};
 use super::sessions::Session;
 use super::status::{bad_arrow, unimplemented};
+use super::{MAX_MESSAGE_BYTES, Server};
 
 /// The actions besides those of Flight SQL.
 const ACTIONS: [(&str, &str); 10] = [
@@ -338,17 +339,31 @@ fn single_text(session: &Session, handle: &Bytes) -> Result<String, Status> {
 
 /// The rows of parameters that come with a command, as literals.
 async fn parameter_rows(incoming: Incoming) -> Result<Vec<Vec<String>>, Status> {
-    let messages: Vec<FlightData> = incoming.try_collect().await?;
-    let messages: Vec<FlightData> = messages.into_iter().filter(|message| !message.data_header.is_empty()).collect();
+    let (mut messages, mut bytes): (Vec<FlightData>, usize) = (Vec::new(), 0);
+    let mut incoming = incoming;
+    while let Some(message) = incoming.try_next().await? {
+        bytes += message.data_body.len();
+        if bytes > MAX_MESSAGE_BYTES {
+            return Err(Status::invalid_argument(format!("the parameters have more than {MAX_MESSAGE_BYTES} bytes")));
+        }
+        check_message_parts(&message)?;
+        messages.extend(Some(message).filter(|message| !message.data_header.is_empty()));
+    }
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    for message in &messages {
-        check_message(&message.data_header, &message.data_body).map_err(|error| bad_arrow(&error))?;
-    }
-    let batches = arrow_flight::utils::flight_data_to_batches(&messages).map_err(|error| bad_arrow(&error))?;
+    let read = AssertUnwindSafe(|| arrow_flight::utils::flight_data_to_batches(&messages));
+    let batches = catch_unwind(read).map_err(|_| Status::invalid_argument("the parameters cannot be made"))?;
+    let batches = batches.map_err(|error| bad_arrow(&error))?;
     let rows = batches.iter().map(literals).collect::<Result<Vec<_>, _>>()?;
     Ok(rows.concat())
+}
+
+fn check_message_parts(message: &FlightData) -> Result<(), Status> {
+    if message.data_header.is_empty() {
+        return Ok(());
+    }
+    check_message(&message.data_header, &message.data_body).map_err(|error| bad_arrow(&error))
 }
 
 fn cancel(session: &Session, info: &FlightInfo) -> Result<(), Status> {

@@ -1,16 +1,17 @@
 //! Rows of clients into streams: acknowledged when they are durable, taken once however often they are sent.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
+use arrow_flight::decode::{DecodedFlightData, DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use arrow_flight::{FlightData, PutResult};
 use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use millstream_connectors::push::LoggedPush;
 use millstream_engine::durable::{Appended, Producer, ReceivedRows};
 use millstream_engine::ipc::check_message;
@@ -62,8 +63,7 @@ impl Server {
         let mut decoder = decoder(incoming);
         let mut stream = None;
         let mut rows = 0_i64;
-        while let Some(message) = decoder.next().await {
-            let message = message.map_err(|error| broken(&error))?;
+        while let Some(message) = next_message(&mut decoder).await? {
             match message.payload {
                 DecodedPayload::None => {}
                 DecodedPayload::Schema(schema) => {
@@ -90,6 +90,8 @@ impl Server {
     ) -> Result<LoggedPush, Status> {
         let options = command.table_definition_options.unwrap_or_default();
         let name = &command.table;
+        // Whoever may not send rows there does not hear whether it is there.
+        session.user.check(&Right::Append(name.clone()))?;
         let exists = self.engine.relations().iter().any(|(known, _)| known == name);
         if exists {
             match options.if_exists() {
@@ -146,9 +148,19 @@ impl Server {
     }
 }
 
+/// The next message as it is decoded.
+///
+/// # Errors
+/// Fails if it cannot be; also where the decoder gives up on types that no array can have.
+async fn next_message(decoder: &mut FlightDataDecoder) -> Result<Option<DecodedFlightData>, Status> {
+    let decoded = AssertUnwindSafe(decoder.next()).catch_unwind().await;
+    let decoded =
+        decoded.map_err(|_| Status::invalid_argument("the rows cannot be read: their columns cannot be made"))?;
+    decoded.transpose().map_err(|error| broken(&error))
+}
+
 async fn next_acknowledged(stream: &LoggedPush, decoder: &mut FlightDataDecoder) -> Result<Option<PutResult>, Status> {
-    while let Some(message) = decoder.next().await {
-        let message = message.map_err(|error| broken(&error))?;
+    while let Some(message) = next_message(decoder).await? {
         let metadata = message.app_metadata();
         let DecodedPayload::RecordBatch(batch) = message.payload else { continue };
         let by = if metadata.is_empty() { None } else { Some(producer(&metadata)?) };
@@ -293,7 +305,7 @@ mod tests {
     /// All that can be read of messages; whatever they are, it is rows or an error.
     async fn read(messages: Vec<FlightData>) {
         let mut decoder = decoder(Box::pin(futures::stream::iter(messages.into_iter().map(Ok))));
-        while let Some(Ok(_)) = decoder.next().await {}
+        while let Ok(Some(_)) = next_message(&mut decoder).await {}
     }
 
     #[test]

@@ -69,6 +69,9 @@ const STANDBY_LOOK: Duration = Duration::from_millis(500);
 /// How much of a connection's data is on its way before it is taken, in bytes.
 const WINDOW_BYTES: u32 = 8 << 20;
 
+/// How large the pieces are in which clients may send their messages, in bytes: small ones are copied together.
+const FRAME_BYTES: u32 = 1 << 20;
+
 /// What all calls share.
 #[derive(Debug)]
 struct Server {
@@ -116,7 +119,8 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
     print(&format!("millstream listens on {scheme}://{address}\n"))?;
     let served = serve(&server, listener, config.max_connections, tls, stop).await;
-    engine.stop().await;
+    // A query that does not end in this time is left to the end of the process.
+    let _ = tokio::time::timeout(GRACE, engine.stop()).await;
     served
 }
 
@@ -202,6 +206,7 @@ async fn serve(
         .accept_http1(true)
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE));
     let failed = |error: tonic::transport::Error| Error::Io {
         context: "the server has failed".to_owned(),
@@ -248,6 +253,7 @@ impl Server {
             }
             _ => return Err(unknown_scheme()),
         };
+        tracing::info!(target: "millstream::audit", user = user.name, "logged in");
         Ok(self.sessions.open(&key, &user))
     }
 

@@ -65,8 +65,7 @@ impl Role {
         let is_one = |granted: &[String], name: &str| granted.iter().any(|pattern| fits(pattern, name));
         self.administer
             || match right {
-                // What is beside a stream, its late rows, goes with it.
-                Right::Read(name) => is_one(&self.read, name.split('$').next().unwrap_or(name)),
+                Right::Read(name) => is_one(&self.read, of_stream(name)),
                 Right::Append(name) => is_one(&self.append, name),
                 Right::Write(name) => is_one(&self.write, name),
                 Right::Watch => self.read.iter().any(|pattern| pattern == "*"),
@@ -84,6 +83,11 @@ impl Role {
     }
 }
 
+/// The stream whose late or bad rows a table has, which go with it; or the name itself.
+fn of_stream(name: &str) -> &str {
+    name.strip_suffix("$late").or_else(|| name.strip_suffix("$dead")).unwrap_or(name)
+}
+
 /// Whether a name is one that a pattern stands for.
 fn fits(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
@@ -93,9 +97,9 @@ impl Right {
     /// What it is to have the right, after "may not".
     pub(super) fn deed(&self) -> String {
         match self {
-            Self::Read(name) => format!("read \"{name}\""),
-            Self::Append(name) => format!("send rows to \"{name}\""),
-            Self::Write(name) => format!("write into the sink \"{name}\""),
+            Self::Read(name) => format!("read {name:?}"),
+            Self::Append(name) => format!("send rows to {name:?}"),
+            Self::Write(name) => format!("write into the sink {name:?}"),
             Self::Watch => "hear of all queries that run: it needs read = [\"*\"]".to_owned(),
             Self::Administer => "do this: it needs the role admin".to_owned(),
         }
@@ -125,7 +129,9 @@ pub(super) fn rights_for(statement: &Statement) -> BTreeSet<Right> {
 }
 
 fn of_query(query: &StreamQuery) -> BTreeSet<Right> {
-    let reads = query.relations.iter().cloned().map(Right::Read);
+    // The state of a query is that of all it reads.
+    let read = |name: &String| if name.starts_with("state('") { Right::Watch } else { Right::Read(name.clone()) };
+    let reads = query.relations.iter().map(read);
     reads.chain(query.late_sink.iter().map(|sink| Right::Write(sink.name.clone()))).collect()
 }
 
@@ -141,7 +147,7 @@ mod tests {
     fn a_role_may_what_it_is_granted_and_nothing_else() {
         let desk: Role = toml::from_str("name = 'desk'\nread = ['prices', 'desk_*']\nappend = ['orders']").unwrap();
         assert!(desk.permits(&read("prices")) && desk.permits(&read("desk_1")) && desk.permits(&read("prices$late")));
-        assert!(!desk.permits(&read("orders")) && !desk.permits(&read("price")) && !desk.permits(&read("state('q')")));
+        assert!(!desk.permits(&read("orders")) && !desk.permits(&read("price")) && !desk.permits(&read("prices$x")));
         assert!(
             desk.permits(&Right::Append("orders".to_owned())) && !desk.permits(&Right::Append("prices".to_owned()))
         );

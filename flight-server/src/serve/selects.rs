@@ -47,8 +47,8 @@ pub(super) struct Select {
     pub(super) schema: SchemaRef,
     spool: Arc<Spool>,
     progress: watch::Receiver<QueryProgress>,
-    /// Since when no connection takes its rows.
-    left: Mutex<Option<Instant>>,
+    /// The message with the columns, and an empty batch.
+    empty: (FlightData, FlightData),
     _stopping: Stopping,
     /// Its place among the queries that run at once.
     _place: OwnedSemaphorePermit,
@@ -76,6 +76,7 @@ impl Selects {
         place: OwnedSemaphorePermit,
     ) -> Result<Arc<Select>, Status> {
         let (schema, spool) = (client_schema(&planned.schema()), Spool::new());
+        let empty = empty_message(&schema)?;
         let into = Arc::clone(&spool);
         let query = engine
             .start_into(planned, |stop| Box::new(SpoolSink::new(into, slow_reader, stop)))
@@ -86,7 +87,7 @@ impl Selects {
             schema,
             spool: Arc::clone(&spool),
             progress: query.watch(),
-            left: Mutex::default(),
+            empty,
             _stopping: query.stopping(),
             _place: place,
         });
@@ -115,13 +116,27 @@ impl Selects {
     /// Ends the query whose connection was lost first, if one runs on without.
     pub(super) fn give_way(&self) -> bool {
         let mut running = self.running();
-        let left = running.values().filter_map(|select| Some((select.left()?, select.id.clone())));
+        let left = running.values().filter_map(|select| Some((select.spool.left()?, select.id.clone())));
         let Some((_, id)) = left.min() else { return false };
         running.remove(&id).is_some()
     }
 
     fn forget(&self, id: &str) {
         self.running().remove(id);
+    }
+
+    /// Forgets a query if nobody has come for its rows since; whether that is settled.
+    fn forget_left(&self, select: &Select, is_wanted: impl Fn(Instant) -> bool) -> bool {
+        // Whoever comes for it holds this too.
+        let mut running = self.running();
+        match select.spool.left() {
+            None => true,
+            Some(left) if is_wanted(left) => false,
+            Some(_) => {
+                running.remove(&select.id);
+                true
+            }
+        }
     }
 
     /// The messages with the rows behind an epoch, for one connection; whoever had them before gets no more.
@@ -133,16 +148,23 @@ impl Selects {
         select: Arc<Select>,
         after: Option<u64>,
         connection: Option<Connection>,
+        cancelled: watch::Receiver<bool>,
     ) -> Result<Messages, Status> {
         let after = after.map(Epoch);
-        let number = select.spool.attach(after)?;
-        select.set_left(None);
-        let (columns, empty) = empty_message(&select.schema)?;
+        let number = {
+            let running = self.running();
+            if !running.contains_key(&select.id) {
+                return Err(Status::not_found("the query has just ended"));
+            }
+            select.spool.attach(after)?
+        };
+        let (columns, empty) = select.empty.clone();
         let changes = select.spool.changes();
         let reader = Reader {
             selects: Arc::clone(self),
             select,
             connection,
+            cancelled,
             number,
             after,
             waiting: VecDeque::from([columns]),
@@ -158,22 +180,14 @@ impl Selects {
     }
 }
 
-impl Select {
-    fn left(&self) -> Option<Instant> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_left(&self, left: Option<Instant>) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = left;
-    }
-}
-
 /// A connection that takes the rows of a query.
 #[derive(Debug)]
 struct Reader {
     selects: Arc<Selects>,
     select: Arc<Select>,
     connection: Option<Connection>,
+    /// Becomes true when the client cancels the query by another call.
+    cancelled: watch::Receiver<bool>,
     number: u64,
     /// The last epoch that was sent whole.
     after: Option<Epoch>,
@@ -259,14 +273,14 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if self.select.spool.reader() != self.number {
+        if !self.select.spool.leave(self.number) {
             // Another one has its place.
             return;
         }
-        if self.is_over || self.selects.patience.is_zero() || self.connection.is_none() {
+        let is_over = self.is_over || *self.cancelled.borrow();
+        if is_over || self.selects.patience.is_zero() || self.connection.is_none() {
             return self.selects.forget(&self.select.id);
         }
-        self.select.set_left(Some(Instant::now()));
         let waiting = wait(Arc::downgrade(&self.selects), Arc::downgrade(&self.select), self.connection.clone());
         // Not where the process ends.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -280,10 +294,9 @@ async fn wait(selects: Weak<Selects>, select: Weak<Select>, connection: Option<C
     loop {
         tokio::time::sleep(LOOK).await;
         let (Some(selects), Some(select)) = (selects.upgrade(), select.upgrade()) else { return };
-        let Some(left) = select.left() else { return };
         let is_connected = connection.as_ref().is_some_and(Connection::is_open);
-        if is_connected || left.elapsed() >= selects.patience {
-            return selects.forget(&select.id);
+        if selects.forget_left(&select, |left| !is_connected && left.elapsed() < selects.patience) {
+            return;
         }
     }
 }

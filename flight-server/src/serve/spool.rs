@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -22,6 +23,8 @@ use tonic::Status;
 
 /// The rows of one query that are kept, in bytes of memory: what is on its way to a client, and as much again.
 const KEPT_BYTES: usize = 16 << 20;
+/// What a batch takes besides its rows.
+const BATCH_BYTES: usize = 512;
 
 /// What is done about a client that takes rows slowly, when there is no more room for those it has not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,15 +61,15 @@ pub(super) struct Spool {
 struct Kept {
     /// By epoch.
     entries: VecDeque<Entry>,
-    /// How many of them were sent.
+    /// How many of them were sent to the reader that there is.
     sent: usize,
     bytes: usize,
     /// The newest epoch that was sent and is no longer there.
     gone: Option<Epoch>,
-    /// The rows that were left out since the reader was told last.
-    left_out: u64,
     /// The number of the reader that came last; those before it end.
     reader: u64,
+    /// Since when that one is gone.
+    left: Option<Instant>,
     /// How the query has ended, once it has.
     end: Option<Result<(), Status>>,
 }
@@ -112,20 +115,29 @@ impl Spool {
     /// Rows behind the epoch are no longer there.
     pub(super) fn attach(&self, after: Option<Epoch>) -> Result<u64, Status> {
         let mut kept = self.kept();
-        if let Some(gone) = kept.gone.filter(|gone| after.is_none_or(|after| *gone > after)) {
-            let message = format!("the rows up to epoch {} are no longer kept: run the query again", gone.0);
-            return Err(Status::failed_precondition(message));
-        }
-        kept.reader += 1;
+        kept.check_reaches(after)?;
+        // What is behind that has to be sent again, and is kept until it is.
+        kept.sent = kept.first_after(after);
+        (kept.reader, kept.left) = (kept.reader + 1, None);
         let reader = kept.reader;
         drop(kept);
         self.changed.send_replace(());
         Ok(reader)
     }
 
-    /// The number of the reader that came last.
-    pub(super) fn reader(&self) -> u64 {
-        self.kept().reader
+    /// Notes that a reader is gone; whether it was the one that came last.
+    pub(super) fn leave(&self, reader: u64) -> bool {
+        let mut kept = self.kept();
+        let is_last = kept.reader == reader;
+        if is_last {
+            kept.left = Some(Instant::now());
+        }
+        is_last
+    }
+
+    /// Since when no reader is there.
+    pub(super) fn left(&self) -> Option<Instant> {
+        self.kept().left
     }
 
     /// The next rows of a reader, behind an epoch.
@@ -134,16 +146,17 @@ impl Spool {
         if kept.reader != reader {
             return Found::End(Err(Status::aborted("another connection goes on with the rows of this query")));
         }
-        let is_new = |entry: &Entry| after.is_none_or(|after| entry.epoch > after);
-        let Some(index) = kept.entries.iter().position(is_new) else {
+        if let Err(status) = kept.check_reaches(after) {
+            return Found::End(Err(status));
+        }
+        let index = kept.first_after(after);
+        let Some(entry) = kept.entries.get(index).cloned() else {
             return kept.end.clone().map_or(Found::Nothing, Found::End);
         };
         kept.sent = kept.sent.max(index + 1);
-        let left_out = std::mem::take(&mut kept.left_out);
-        let found = kept.entries.get(index).map(|entry| Entry { left_out, ..entry.clone() });
         drop(kept);
         self.changed.send_replace(());
-        found.map_or(Found::Nothing, Found::Rows)
+        Found::Rows(entry)
     }
 
     /// Says that no more rows will come.
@@ -157,11 +170,12 @@ impl Spool {
         let mut kept = self.kept();
         kept.forget_sent(entry.bytes);
         let is_full = kept.bytes + entry.bytes > KEPT_BYTES && kept.entries.len() > kept.sent;
+        let mut left_out = 0;
         match slow_reader {
             _ if kept.end.is_some() => return true,
             _ if !is_full => {}
             SlowReader::Block => return false,
-            SlowReader::Latest => kept.leave_out(entry.bytes),
+            SlowReader::Latest => left_out = kept.leave_out(entry.bytes),
             SlowReader::Disconnect => {
                 let message =
                     format!("the client is more than {KEPT_BYTES} bytes behind, and slow_reader = disconnect");
@@ -172,7 +186,7 @@ impl Spool {
             }
         }
         kept.bytes += entry.bytes;
-        kept.entries.push_back(entry.clone());
+        kept.entries.push_back(Entry { left_out, ..entry.clone() });
         drop(kept);
         self.changed.send_replace(());
         true
@@ -194,12 +208,37 @@ impl Kept {
         }
     }
 
-    /// Makes room by what was not sent, the oldest first.
-    fn leave_out(&mut self, wanted: usize) {
-        while self.bytes + wanted > KEPT_BYTES {
-            let Some(entry) = self.entries.pop_front() else { return };
+    /// Makes room by what was not sent, the oldest first, where nothing is left that was. How many rows that were is for
+    /// the entry behind them to tell: the next one, unless there is one already.
+    fn leave_out(&mut self, wanted: usize) -> u64 {
+        let mut left_out = 0;
+        while self.bytes + wanted > KEPT_BYTES
+            && let Some(entry) = self.entries.pop_front()
+        {
             self.bytes -= entry.bytes;
-            self.left_out += entry.rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
+            left_out += entry.left_out + entry.rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
+        }
+        match self.entries.front_mut() {
+            Some(next) => {
+                next.left_out += left_out;
+                0
+            }
+            None => left_out,
+        }
+    }
+
+    /// The index of the first entry behind an epoch.
+    fn first_after(&self, after: Option<Epoch>) -> usize {
+        self.entries.partition_point(|entry| after.is_some_and(|after| entry.epoch <= after))
+    }
+
+    fn check_reaches(&self, after: Option<Epoch>) -> Result<(), Status> {
+        match self.gone.filter(|gone| after.is_none_or(|after| *gone > after)) {
+            Some(gone) => {
+                let message = format!("the rows up to epoch {} are no longer kept: run the query again", gone.0);
+                Err(Status::failed_precondition(message))
+            }
+            None => Ok(()),
         }
     }
 }
@@ -241,6 +280,7 @@ impl Sink for SpoolSink {
             return Ok(());
         }
         let bytes = rows.iter().map(used_bytes).sum::<millstream_engine::Result<usize>>()?;
+        let bytes = bytes + rows.len() * BATCH_BYTES;
         let entry = Entry { epoch, rows, left_out: 0, bytes };
         let (mut changes, mut stopped) = (self.spool.changes(), self.stop.subscribe());
         loop {
@@ -315,6 +355,34 @@ mod tests {
         assert!(spool.attach(Some(Epoch(3))).is_err());
         let reader = spool.attach(Some(Epoch(4))).unwrap();
         assert_eq!(taken(&spool, reader, Some(4)), Some((5, 0)));
+    }
+
+    #[test]
+    fn what_a_reader_comes_back_for_is_kept_until_it_has_it() {
+        let spool = Spool::new();
+        let first = spool.attach(None).unwrap();
+        for epoch in 1..=5 {
+            assert!(spool.offer(&entry(epoch), SlowReader::Block));
+            assert_eq!(taken(&spool, first, Some(epoch - 1)), Some((epoch, 0)));
+        }
+        let second = spool.attach(Some(Epoch(2))).unwrap();
+        // There is room for two more: that of what it has.
+        assert!(spool.offer(&entry(6), SlowReader::Block) && spool.offer(&entry(7), SlowReader::Block));
+        assert!(!spool.offer(&entry(8), SlowReader::Block));
+        for epoch in 3..=7 {
+            assert_eq!(taken(&spool, second, Some(epoch - 1)), Some((epoch, 0)));
+        }
+        assert!(spool.offer(&entry(8), SlowReader::Block));
+    }
+
+    #[test]
+    fn rows_that_were_left_out_are_told_again_to_a_reader_that_comes_back() {
+        let spool = Spool::new();
+        (1..=7).for_each(|epoch| assert!(spool.offer(&entry(epoch), SlowReader::Latest)));
+        let first = spool.attach(None).unwrap();
+        assert_eq!(taken(&spool, first, None), Some((3, 6)));
+        let second = spool.attach(None).unwrap();
+        assert_eq!(taken(&spool, second, None), Some((3, 6)));
     }
 
     #[test]

@@ -179,6 +179,10 @@ impl Server {
         if let Statement::Set { key, value } = compiled {
             return self.set(session, &key, &value).map(|()| 0);
         }
+        if let Statement::Nothing { .. } = compiled {
+            // It would be looked at again, and might be something by then.
+            return Ok(0);
+        }
         self.confinement.check(&compiled)?;
         tracing::info!(target: "millstream::audit", user = session.user.name, "{}", told(&parsed.text));
         match self.engine.answer(parsed, script).await.map_err(|error| status(&error))? {
@@ -219,7 +223,8 @@ impl Server {
             Pending::Fixed(batch) => Ok(fixed(batch)),
             Pending::Resumed { query, after } => {
                 let select = self.selects.find(query, &session.user.name)?;
-                Ok(self.ending(self.selects.read(select, *after, connection)?, waiting))
+                let messages = self.selects.read(select, *after, connection, waiting.cancelled.subscribe())?;
+                Ok(self.ending(messages, waiting))
             }
             Pending::Following { rows, after } => {
                 let subscription = Subscription::new(Arc::clone(rows), *after);
@@ -272,7 +277,8 @@ impl Server {
         }
         let slow_reader = session.settings().get("slow_reader").map(|word| SlowReader::of(word)).unwrap_or_default();
         let select = self.selects.start(&self.engine, planned, &session.user.name, slow_reader, place)?;
-        Ok(self.ending(self.selects.read(select, None, connection)?, waiting))
+        let messages = self.selects.read(select, None, connection, waiting.cancelled.subscribe())?;
+        Ok(self.ending(messages, waiting))
     }
 
     /// A place among the queries that run at once.

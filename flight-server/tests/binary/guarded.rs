@@ -1,10 +1,22 @@
 //! What a server keeps to itself and from whom: secrets, what roles are not granted, what statements may not take.
 
+use std::path::Path;
+
 use super::process::{Folder, Running, run};
 use super::serve::{FIRST, Server, TOTALS, TRADES, hashed};
 
 /// What no output may show.
-const CANARIES: [&str; 5] = ["canary-text", "canary-file", "canary-env", "canary-password", "canary-login"];
+const CANARIES: [&str; 6] =
+    ["canary-text", "canary-file", "canary-env", "canary-password", "canary-login", "canary-address"];
+
+/// Whether a file below a folder holds a text.
+fn holds(folder: &Path, text: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.into_iter().any(|path| match std::fs::read(&path) {
+        Ok(bytes) => bytes.windows(text.len()).any(|part| part == text.as_bytes()),
+        Err(_) => holds(&path, text),
+    })
+}
 
 /// A server that logs all that it can, with secrets in its environment.
 fn talkative(folder: &Folder, config: &str) -> Server {
@@ -18,6 +30,7 @@ fn secrets_show_in_no_output() {
     let folder = Folder::new();
     let file = folder.write("secret.txt", format!("postgres://me:{}@127.0.0.1:1/db\n", CANARIES[3]));
     let of_file = folder.write("other.txt", CANARIES[1]);
+    let of_address = folder.write("address.txt", format!("{}.invalid:1", CANARIES[5]));
     let login = hashed(CANARIES[4]);
     let text = format!("[[users]]\nname = 'ann'\nrole = 'admin'\npassword = '{login}'\n");
     let config = folder.write("server.toml", text);
@@ -35,6 +48,7 @@ fn secrets_show_in_no_output() {
         format!("CREATE SECRET of_file FROM FILE '{of_file}'"),
         "CREATE SECRET of_env FROM ENV 'HIDDEN'".to_owned(),
         format!("CREATE SECRET database FROM FILE '{file}'"),
+        format!("CREATE SECRET address FROM FILE '{of_address}'"),
     ];
     for secret in &secrets {
         ask(&server, secret).silent();
@@ -43,6 +57,10 @@ fn secrets_show_in_no_output() {
     let sink = "CREATE SINK kept WITH (connector = 'postgres', url = SECRET database, table = 'kept')";
     ask(&server, sink).silent();
     ask(&server, "INSERT INTO kept SELECT szcode, price FROM trades").silent();
+    // What is kept of a query tells the options of its streams.
+    let stream = "CREATE STREAM ticks (a INT) WITH (connector = 'socket', address = SECRET address)";
+    ask(&server, stream).silent();
+    ask(&server, "CREATE MATERIALIZED VIEW counted AS SELECT COUNT(*) AS n FROM ticks").silent();
     // Options that are wrong, or not even options.
     for wrong in [
         "CREATE SINK x WITH (connector = 'webhook', url = SECRET text)",
@@ -50,6 +68,7 @@ fn secrets_show_in_no_output() {
         "CREATE STREAM x (a INT) WITH (connector = 'push', rate_limit = SECRET of_env)",
         "CREATE STREAM x (a INT) WITH (connector = 'files', path = SECRET of_file, format = SECRET text)",
         "CREATE SECRET text AS 'other'",
+        "CREATE SECRET x AS 'abc'",
         "CREATE SECRET x FROM ENV 'NOT_THERE'",
         "CREATE SECRET x FROM FILE '/not/there'",
         "DROP SECRET database",
@@ -57,7 +76,7 @@ fn secrets_show_in_no_output() {
     ] {
         assert_eq!(ask(&server, wrong).code, Some(1), "{wrong}");
     }
-    assert_eq!(ask(&server, "SHOW SECRETS").stdout, "secret\ndatabase\nof_env\nof_file\ntext\n");
+    assert_eq!(ask(&server, "SHOW SECRETS").stdout, "secret\naddress\ndatabase\nof_env\nof_file\ntext\n");
     for told in ["SHOW SINKS", "DESCRIBE trades", "EXPLAIN SELECT * FROM trades", "SHOW QUERIES", "SHOW STREAMS"] {
         assert_eq!(ask(&server, told).code, Some(0), "{told}");
     }
@@ -70,6 +89,9 @@ fn secrets_show_in_no_output() {
     };
     assert!(failure.contains("kept,restarting"), "{failure}");
     let log = server.process.kill();
+    for canary in &CANARIES[1..] {
+        assert!(!holds(Path::new(&folder.path("data")), canary), "{canary} is in the data directory");
+    }
     // What names a secret is carried out again after a restart.
     let server = talkative(&folder, &config);
     let answer = ask(&server, "SHOW SINKS; SHOW QUERIES");
@@ -142,6 +164,7 @@ fn a_statement_takes_no_more_than_it_may() {
     let product = |count: usize| (0..count).map(|index| format!("d AS d{index}")).collect::<Vec<_>>().join(", ");
     let long = format!("{digits} SELECT SUM(d0.i * d1.i + d9.i) AS s FROM {}", product(12));
     server.ask_as("", &long).check_error(1, &["has run for 1 s, which is max_statement_seconds"]);
+    server.ask_until("SHOW QUERIES", |rows| rows.lines().count() == 1);
     let wide = format!("{digits} SELECT d0.i + d1.i AS n FROM {}", product(4));
     server.ask_as("", &wide).check_error(1, &["the result has more than 20000 bytes"]);
     let number = "d0.i + 10 * d1.i + 100 * d2.i + 1000 * d3.i + 10000 * d4.i";
