@@ -9,13 +9,16 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Properties;
 
-/** The Arrow Flight SQL JDBC driver against a server: {@code Jdbc HOST:PORT USER PASSWORD TOKEN}. */
+/**
+ * The Arrow Flight SQL JDBC driver against a server: {@code Jdbc HOST:PORT USER PASSWORD TOKEN [AUTHORITY.pem]}. With an
+ * authority, who has signed the server's certificate, the connections are encrypted.
+ */
 public final class Jdbc {
     private Jdbc() {}
 
     public static void main(String[] arguments) throws Exception {
-        String url = "jdbc:arrow-flight-sql://" + arguments[0] + "?useEncryption=false";
-        Properties byPassword = new Properties();
+        String url = "jdbc:arrow-flight-sql://" + arguments[0];
+        Properties byPassword = encryption(arguments);
         byPassword.put("user", arguments[1]);
         byPassword.put("password", arguments[2]);
         try (Connection connection = DriverManager.getConnection(url, byPassword)) {
@@ -23,7 +26,7 @@ public final class Jdbc {
             tells(connection);
             binds(connection);
         }
-        Properties byToken = new Properties();
+        Properties byToken = encryption(arguments);
         byToken.put("token", arguments[3]);
         try (Connection connection = DriverManager.getConnection(url, byToken)) {
             streams(connection);
@@ -34,6 +37,15 @@ public final class Jdbc {
         } catch (SQLException expected) {
             System.out.println("ok    jdbc refuses a wrong password");
         }
+    }
+
+    private static Properties encryption(String[] arguments) {
+        Properties properties = new Properties();
+        properties.put("useEncryption", String.valueOf(arguments.length > 4));
+        if (arguments.length > 4) {
+            properties.put("tlsRootCerts", arguments[4]);
+        }
+        return properties;
     }
 
     private static void declares(Connection connection) throws SQLException {

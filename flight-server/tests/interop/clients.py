@@ -539,17 +539,25 @@ def java_connects():
     jar = os.environ.get("JDBC_JAR")
     if not jar:
         raise Skipped("no JDBC driver")
-    with tempfile.TemporaryDirectory() as folder:
-        running = Server(folder, "--config", users(folder))
+    source = str(pathlib.Path(__file__).with_name("Jdbc.java"))
+    opened = "--add-opens=java.base/java.nio=ALL-UNNAMED"
+
+    def connects(folder, arguments, authority):
+        running = Server(str(pathlib.Path(folder, "data")), "--config", users(folder), *arguments)
         try:
-            source = pathlib.Path(__file__).with_name("Jdbc.java")
-            opened = "--add-opens=java.base/java.nio=ALL-UNNAMED"
-            command = ["java", opened, "-cp", jar, str(source), running.address, "ann", "pa55word", "t0ken"]
+            command = ["java", opened, "-cp", jar, source, running.address, "ann", "pa55word", "t0ken", *authority]
             ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
             assert ended.returncode == 0, ended.stdout + ended.stderr
             assert ended.stdout.count("ok    jdbc") == 5, ended.stdout
         finally:
             running.kill()
+
+    with tempfile.TemporaryDirectory() as folder:
+        connects(folder, [], [])
+    with tempfile.TemporaryDirectory() as folder:
+        path = certificates(folder)
+        encrypted = ["--tls-cert", path("server.pem"), "--tls-key", path("server.key")]
+        connects(folder, encrypted, [path("ca.pem")])
 
 
 def sqlalchemy_connects():
