@@ -42,6 +42,7 @@ mod executor;
 pub mod function;
 pub mod ingest;
 pub mod ipc;
+pub mod json;
 mod keeper;
 mod late;
 pub mod nodes;

@@ -25,7 +25,6 @@ pub mod error;
 mod function;
 mod group_window;
 mod interval;
-mod json;
 mod json_operators;
 mod ksql_window;
 mod late;

@@ -19,11 +19,14 @@ const MIN_STEPS: usize = 50;
 /// No process does anything before this time.
 const LEAST_MOMENT: Duration = Duration::from_millis(2);
 
-/// Kills a run at its first durable step, another at its second, until one ends by itself; each is begun again.
-pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destination) {
+/// Kills a run at a durable step, another at a later one, until one ends by itself; each is begun again. Every other step
+/// has its turn, and every one with `MILLSTREAM_TEST_STRIDE=1`, which takes twice as long.
+pub(crate) fn check_steps_in_turn(scenario: &Scenario, destination: &dyn Destination) {
     let expected = scenario.undisturbed();
     assert!(expected.len() > 50, "{} rows", expected.len());
-    for step in 1..MAX_STEPS {
+    let stride = number("MILLSTREAM_TEST_STRIDE", 2).max(1);
+    let first = 1 + number("MILLSTREAM_TEST_SEED", 3) % stride;
+    for step in (u64::from(first)..MAX_STEPS).step_by(stride as usize) {
         let place = destination.place();
         let was_killed = scenario.run_to_crash(place.as_ref(), step);
         if was_killed {
@@ -34,7 +37,7 @@ pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destinatio
         assert!(rows == expected, "{} killed at step {step}, {name:?}: {rows:?}, not {expected:?}", scenario.name);
         if !was_killed {
             println!("{}: {} durable steps", scenario.name, steps.len());
-            check_steps(place.as_ref(), &steps);
+            check_kinds_of_steps(place.as_ref(), &steps);
             return;
         }
     }
@@ -42,7 +45,7 @@ pub(crate) fn check_every_step(scenario: &Scenario, destination: &dyn Destinatio
 }
 
 /// Checks that a run came to steps of the engine and of its sink, and so was killed in both before.
-fn check_steps(place: &dyn Place, steps: &[String]) {
+fn check_kinds_of_steps(place: &dyn Place, steps: &[String]) {
     assert!(steps.len() > MIN_STEPS, "only {} steps", steps.len());
     let sink = place.sink();
     // The journal's own, as the sink `delta` makes files with the engine's means.
@@ -127,72 +130,72 @@ fn seed() -> u64 {
 }
 
 #[test]
-fn a_group_by_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by(40), &Files::AN_EPOCH);
-    check_every_step(&Scenario::group_by(40), &Sqlite);
+fn a_group_by_survives_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::group_by(40), &Files::AN_EPOCH);
+    check_steps_in_turn(&Scenario::group_by(40), &Sqlite);
 }
 
 #[test]
-fn files_that_are_put_together_survive_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by(40), &Files::COMPACTED);
-    check_every_step(&Scenario::group_by_in(3, 40), &Files::COMPACTED_CSV);
+fn files_that_are_put_together_survive_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::group_by(40), &Files::COMPACTED);
+    check_steps_in_turn(&Scenario::group_by_in(3, 40), &Files::COMPACTED_CSV);
 }
 
 #[test]
-fn a_recovery_survives_a_kill_at_every_step() {
+fn a_recovery_survives_a_kill_at_each_step_in_turn() {
     // The one file has just taken the place of two that are both still there: the most that a sink has to mend.
     let scenario = Scenario::group_by_in(4, 40);
-    check_every_step(&scenario, &LeftBehind::by_kill(&scenario, &Files::COMPACTED, "1:files.remove"));
+    check_steps_in_turn(&scenario, &LeftBehind::by_kill(&scenario, &Files::COMPACTED, "1:files.remove"));
 }
 
 #[test]
-fn runs_into_a_delta_table_survive_a_kill_at_every_step() {
+fn runs_into_a_delta_table_survive_a_kill_at_each_step_in_turn() {
     for scenario in [Scenario::group_by(40), Scenario::join(40), Scenario::ranks(40)] {
-        check_every_step(&scenario, &Delta);
+        check_steps_in_turn(&scenario, &Delta);
     }
 }
 
 #[test]
-fn a_delta_table_with_checkpoints_of_its_log_survives_a_kill_at_every_step() {
+fn a_delta_table_with_checkpoints_of_its_log_survives_a_kill_at_each_step_in_turn() {
     let scenario = Scenario::group_by_in(3, 40);
     let tables = LeftBehind::with_log_checkpoints(&scenario);
     let place = tables.place();
     scenario.run_kept(place.as_ref()).check();
     assert!(Path::new(&place.folder().path("out/_delta_log/_last_checkpoint")).exists());
-    check_every_step(&scenario, &tables);
+    check_steps_in_turn(&scenario, &tables);
 }
 
 #[test]
-fn a_join_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::join(40), &Files::AN_EPOCH);
-    check_every_step(&Scenario::join(40), &Sqlite);
+fn a_join_survives_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::join(40), &Files::AN_EPOCH);
+    check_steps_in_turn(&Scenario::join(40), &Sqlite);
 }
 
 #[test]
-fn a_query_with_row_state_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::ranks(40), &Files::AN_EPOCH);
-    check_every_step(&Scenario::ranks(40), &Sqlite);
+fn a_query_with_row_state_survives_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::ranks(40), &Files::AN_EPOCH);
+    check_steps_in_turn(&Scenario::ranks(40), &Sqlite);
 }
 
 #[test]
-fn windows_of_rows_survive_a_kill_at_every_step() {
+fn windows_of_rows_survive_a_kill_at_each_step_in_turn() {
     for scenario in [Scenario::counted(40), Scenario::over(40), Scenario::over_rows(40)] {
-        check_every_step(&scenario, &Sqlite);
+        check_steps_in_turn(&scenario, &Sqlite);
     }
 }
 
 #[test]
-fn upserts_survive_a_kill_at_every_step() {
-    check_every_step(&Scenario::upsert(3, 40), &SqliteUpsert);
+fn upserts_survive_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::upsert(3, 40), &SqliteUpsert);
 }
 
 #[test]
-fn runs_into_postgres_survive_a_kill_at_every_step() {
+fn runs_into_postgres_survive_a_kill_at_each_step_in_turn() {
     let Some(postgres) = Postgres::of_environment() else { return };
     for scenario in [Scenario::group_by(40), Scenario::join(40), Scenario::ranks(40)] {
-        check_every_step(&scenario, &postgres);
+        check_steps_in_turn(&scenario, &postgres);
     }
-    check_every_step(&Scenario::upsert(3, 40), &postgres.upserting());
+    check_steps_in_turn(&Scenario::upsert(3, 40), &postgres.upserting());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::crashes::check_every_step;
+use super::crashes::check_steps_in_turn;
 use super::databases::Sqlite;
 use super::folders::rows_of_files;
 use super::kept::{Destination, Place, Scenario};
@@ -42,10 +42,10 @@ impl Place for LatePlace {
 }
 
 #[test]
-fn late_rows_and_results_survive_a_kill_at_every_step() {
+fn late_rows_and_results_survive_a_kill_at_each_step_in_turn() {
     let scenario = Scenario::with_late_rows(3, 160);
     assert!(scenario.late_rows().len() > 5, "{:?}", scenario.late_rows());
-    check_every_step(&scenario, &LateRows);
+    check_steps_in_turn(&scenario, &LateRows);
 }
 
 /// Two files of a stream; the row at 8 in the second is late for the window of its ten seconds.

@@ -13,7 +13,7 @@ use s3s_fs::FileSystem;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::crashes::check_every_step;
+use super::crashes::check_steps_in_turn;
 use super::kept::{Destination, Place, Scenario, Sqlite};
 use super::process::{Finished, Folder, Running, rows};
 
@@ -111,8 +111,8 @@ impl Place for InStorePlace {
 }
 
 #[test]
-fn a_query_with_state_in_a_store_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by(40), &InStore(&Store::start()));
+fn a_query_with_state_in_a_store_survives_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::group_by(40), &InStore(&Store::start()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::crashes::check_every_step;
+use super::crashes::check_steps_in_turn;
 use super::kept::{Scenario, Sqlite};
 use super::process::{Folder, Running, rows, run_sql, serve};
 
@@ -75,8 +75,8 @@ fn only_tables_are_read_again() {
 }
 
 #[test]
-fn a_join_with_a_table_that_is_read_again_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::graded(40), &Sqlite);
+fn a_join_with_a_table_that_is_read_again_survives_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::graded(40), &Sqlite);
 }
 
 /// The epoch that a crash interrupts joins what it has joined before, though the table is another by then.

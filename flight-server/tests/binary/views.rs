@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 
-use super::crashes::check_every_step;
+use super::crashes::check_steps_in_turn;
 use super::kept::{Destination, Place, Scenario};
 use super::process::{Folder, Running, run, run_sql, send_lines, serve};
 
@@ -144,6 +144,6 @@ impl Place for ViewPlace {
 }
 
 #[test]
-fn a_view_survives_a_kill_at_every_step() {
-    check_every_step(&Scenario::group_by_in(3, 40), &Views);
+fn a_view_survives_a_kill_at_each_step_in_turn() {
+    check_steps_in_turn(&Scenario::group_by_in(3, 40), &Views);
 }

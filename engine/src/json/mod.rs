@@ -8,4 +8,4 @@
 mod function;
 mod scan;
 
-pub(crate) use self::function::json_functions;
+pub use self::function::json_functions;

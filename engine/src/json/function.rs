@@ -51,7 +51,7 @@ const FUNCTIONS: [(&str, Kind); 10] = [
 ];
 
 /// All of them.
-pub(crate) fn json_functions() -> impl Iterator<Item = ScalarUDF> {
+pub fn json_functions() -> impl Iterator<Item = ScalarUDF> {
     FUNCTIONS.into_iter().map(|(name, kind)| {
         let signature = Signature::user_defined(Volatility::Immutable);
         ScalarUDF::new_from_impl(JsonFunction { name, kind, signature })
