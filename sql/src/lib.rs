@@ -38,6 +38,7 @@ mod plan_error;
 mod push_window;
 mod quoting;
 mod reads;
+mod refused;
 mod repeatable;
 mod rewrite;
 mod scope;

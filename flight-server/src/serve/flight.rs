@@ -10,9 +10,9 @@
 //! The commands are told apart here and not by the Arrow crate's own dispatch, which leaves out PollFlightInfo,
 //! GetSchema, sessions and acknowledgements of single batches.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use arrow_flight::decode::DecodedPayload;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{
@@ -27,13 +27,12 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
-use millstream_engine::ipc::check_message;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::ingest::Incoming;
+use super::ingest::{Incoming, decoder, next_message};
 use super::listen::Connection;
 use super::options::{Closed, OptionValue, Refusal, Refused, SessionOptions};
 use super::parameters::{Template, literals};
@@ -339,31 +338,18 @@ fn single_text(session: &Session, handle: &Bytes) -> Result<String, Status> {
 
 /// The rows of parameters that come with a command, as literals.
 async fn parameter_rows(incoming: Incoming) -> Result<Vec<Vec<String>>, Status> {
-    let (mut messages, mut bytes): (Vec<FlightData>, usize) = (Vec::new(), 0);
-    let mut incoming = incoming;
-    while let Some(message) = incoming.try_next().await? {
-        bytes += message.data_body.len();
+    let mut decoder = decoder(incoming);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(message) = next_message(&mut decoder).await? {
+        bytes += message.inner.data_body.len();
         if bytes > MAX_MESSAGE_BYTES {
             return Err(Status::invalid_argument(format!("the parameters have more than {MAX_MESSAGE_BYTES} bytes")));
         }
-        check_message_parts(&message)?;
-        messages.extend(Some(message).filter(|message| !message.data_header.is_empty()));
+        if let DecodedPayload::RecordBatch(batch) = message.payload {
+            rows.extend(literals(&batch)?);
+        }
     }
-    if messages.is_empty() {
-        return Ok(Vec::new());
-    }
-    let read = AssertUnwindSafe(|| arrow_flight::utils::flight_data_to_batches(&messages));
-    let batches = catch_unwind(read).map_err(|_| Status::invalid_argument("the parameters cannot be made"))?;
-    let batches = batches.map_err(|error| bad_arrow(&error))?;
-    let rows = batches.iter().map(literals).collect::<Result<Vec<_>, _>>()?;
-    Ok(rows.concat())
-}
-
-fn check_message_parts(message: &FlightData) -> Result<(), Status> {
-    if message.data_header.is_empty() {
-        return Ok(());
-    }
-    check_message(&message.data_header, &message.data_body).map_err(|error| bad_arrow(&error))
+    Ok(rows)
 }
 
 fn cancel(session: &Session, info: &FlightInfo) -> Result<(), Status> {

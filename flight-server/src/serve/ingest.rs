@@ -152,7 +152,7 @@ impl Server {
 ///
 /// # Errors
 /// Fails if it cannot be; also where the decoder gives up on types that no array can have.
-async fn next_message(decoder: &mut FlightDataDecoder) -> Result<Option<DecodedFlightData>, Status> {
+pub(super) async fn next_message(decoder: &mut FlightDataDecoder) -> Result<Option<DecodedFlightData>, Status> {
     let decoded = AssertUnwindSafe(decoder.next()).catch_unwind().await;
     let decoded =
         decoded.map_err(|_| Status::invalid_argument("the rows cannot be read: their columns cannot be made"))?;
@@ -215,7 +215,8 @@ fn has_dictionary(kind: &DataType) -> bool {
     }
 }
 
-fn decoder(incoming: Incoming) -> FlightDataDecoder {
+/// Reads messages, each of which is checked before.
+pub(super) fn decoder(incoming: Incoming) -> FlightDataDecoder {
     // A message without a header has a command or metadata only.
     let messages = incoming.filter(|message| {
         let has_data = message.as_ref().map_or(true, |message| !message.data_header.is_empty());

@@ -1,7 +1,9 @@
 //! What the metadata commands of Flight SQL tell: catalogs, tables, types, what the server can do.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::{
     SqlInfoData, SqlInfoDataBuilder, XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder,
 };
@@ -52,10 +54,10 @@ impl Server {
                 [TABLE, VIEW, STREAM, MATERIALIZED_VIEW].iter().for_each(|kind| types.append(kind));
                 types.build()
             }
-            Command::CommandGetSqlInfo(command) => match SQL_INFO.as_ref() {
-                Ok(info) => command.into_builder(info).build(),
-                Err(message) => return Err(Status::internal(message)),
-            },
+            Command::CommandGetSqlInfo(command) => {
+                let info = sql_info(self.limits.statement).map_err(|error| Status::internal(error.to_string()))?;
+                command.into_builder(&info).build()
+            }
             Command::CommandGetXdbcTypeInfo(command) => match TYPE_INFO.as_ref() {
                 Ok(info) => command.into_builder(info).build(),
                 Err(message) => return Err(Status::internal(message)),
@@ -175,7 +177,7 @@ fn foreign_keys() -> SchemaRef {
 }
 
 /// What the server says of itself; only codes that the specification has, as clients fail on others.
-static SQL_INFO: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
+fn sql_info(limit: Duration) -> Result<SqlInfoData, FlightError> {
     let mut info = SqlInfoDataBuilder::new();
     info.append(SqlInfo::FlightSqlServerName, "Millstream");
     info.append(SqlInfo::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
@@ -186,7 +188,8 @@ static SQL_INFO: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
     info.append(SqlInfo::FlightSqlServerSubstrait, false);
     info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
     info.append(SqlInfo::FlightSqlServerCancel, true);
-    info.append(SqlInfo::FlightSqlServerStatementTimeout, 0_i32);
+    // In milliseconds; a query over streams has none.
+    info.append(SqlInfo::FlightSqlServerStatementTimeout, i32::try_from(limit.as_millis()).unwrap_or(i32::MAX));
     info.append(SqlInfo::FlightSqlServerTransactionTimeout, 0_i32);
     info.append(SqlInfo::SqlDdlCatalog, false);
     info.append(SqlInfo::SqlDdlSchema, false);
@@ -205,8 +208,8 @@ static SQL_INFO: LazyLock<Result<SqlInfoData, String>> = LazyLock::new(|| {
     info.append(SqlInfo::SqlTransactionsSupported, false);
     info.append(SqlInfo::SqlBatchUpdatesSupported, true);
     info.append(SqlInfo::SqlSavepointsSupported, false);
-    info.build().map_err(|error| error.to_string())
-});
+    info.build()
+}
 
 static TYPE_INFO: LazyLock<Result<XdbcTypeInfoData, String>> = LazyLock::new(|| {
     let types = [

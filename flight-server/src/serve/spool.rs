@@ -208,8 +208,8 @@ impl Kept {
         }
     }
 
-    /// Makes room by what was not sent, the oldest first, where nothing is left that was. How many rows that were is for
-    /// the entry behind them to tell: the next one, unless there is one already.
+    /// Makes room by what was not sent, the oldest first. The entry behind them tells how many rows that were: one that
+    /// is there already, or else the one that is to come, for which the number is given.
     fn leave_out(&mut self, wanted: usize) -> u64 {
         let mut left_out = 0;
         while self.bytes + wanted > KEPT_BYTES

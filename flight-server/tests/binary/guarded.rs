@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::path::Path;
+use std::time::Instant;
 
 use arrow_flight::sql::CommandGetTables;
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -12,7 +13,7 @@ use futures::TryStreamExt;
 use tonic::transport::Endpoint;
 
 use super::process::{Folder, Running, run};
-use super::serve::{FIRST, Server, TOTALS, TRADES, hashed};
+use super::serve::{DEADLINE, FIRST, Server, TOTALS, TRADES, hashed};
 
 /// What no output may show.
 const CANARIES: [&str; 6] =
@@ -90,14 +91,18 @@ fn secrets_show_in_no_output() {
         assert_eq!(ask(&server, told).code, Some(0), "{told}");
     }
     // It cannot be reached, and says where it is.
+    let end = Instant::now() + DEADLINE;
     let failure = loop {
         let answer = ask(&server, "SHOW QUERIES").stdout;
         if answer.contains("restarting") {
             break answer;
         }
+        assert!(Instant::now() < end, "{answer}");
     };
     assert!(failure.contains("kept,restarting"), "{failure}");
     let log = server.process.kill();
+    // What was typed out is there, and nothing else.
+    assert!(holds(Path::new(&folder.path("data")), CANARIES[0]));
     for canary in &CANARIES[1..] {
         assert!(!holds(Path::new(&folder.path("data")), canary), "{canary} is in the data directory");
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::process::{Finished, Folder, Running, root, run};
 
 /// What is waited for comes within this time unless something hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) const TRADES: &str = "CREATE STREAM trades (szcode VARCHAR, price DOUBLE, turnover BIGINT, ts TIMESTAMP(3),
                       WATERMARK FOR ts AS ts) WITH (connector = 'push')";
