@@ -12,7 +12,8 @@ use crate::batch::Epoch;
 use crate::checkpoint::Counters;
 use crate::durable::StreamRecords;
 use crate::error::Result;
-use crate::executor::{LateRows, Stage, StageAnalysis, StageCounts};
+use crate::cluster::Stages;
+use crate::executor::{LateRows, StageAnalysis, StageCounts};
 use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, LoggedEvent, Progress, Record};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
@@ -29,7 +30,7 @@ const KEPT_DELAYS: usize = 1 << 16;
 /// Drives one query.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(crate) stage: Stage,
+    pub(crate) stage: Stages,
     /// The streams, and then the refreshed tables.
     pub(crate) streams: Vec<Stream>,
     pub(crate) tables: Arc<Versions>,
@@ -141,7 +142,7 @@ impl Summary {
 enum Turn {
     /// Rows are worth a micro-batch.
     Epoch,
-    /// A checkpoint is due, or one has been written.
+    /// A checkpoint is due, or one has been written, or executors have come or gone.
     Checkpoint,
     /// Every stream has ended.
     End,
@@ -163,7 +164,7 @@ pub(crate) struct MicroBatch {
 
 impl Driver {
     pub(crate) fn new(
-        stage: Stage,
+        stage: Stages,
         streams: Vec<(Arc<Ingest>, LogPlace)>,
         tables: Arc<Versions>,
         options: QueryOptions,
@@ -225,6 +226,7 @@ impl Driver {
             match turn {
                 Turn::Checkpoint => {
                     self.checkpoint_if_due().await?;
+                    self.move_if_misplaced()?;
                     continue;
                 }
                 Turn::End if was_stopped || !self.streams.is_empty() => break,
@@ -237,6 +239,7 @@ impl Driver {
             self.run_epoch(batch, sink).await?;
             self.keep_pace(rows, bytes, started.elapsed());
             self.checkpoint_if_due().await?;
+            self.move_if_misplaced()?;
             progress.send_replace(self.progress(watermark, started.elapsed()));
             if turn == Turn::End {
                 break;
@@ -246,6 +249,9 @@ impl Driver {
         sink.finish().await?;
         if let Some(late_sink) = &mut self.late_sink {
             late_sink.finish().await?;
+        }
+        if let Some(spread) = self.stage.spread() {
+            spread.release().await;
         }
         Ok(self.summary(was_stopped))
     }
@@ -322,7 +328,7 @@ impl Driver {
             }
             // Results of open windows may wait for their time, and no row come.
             let early = self.stage.early_due().map(|early| early.max(due));
-            let Self { streams, keeper, .. } = self;
+            let Self { streams, keeper, stage, .. } = self;
             let changes = streams.iter_mut().map(|stream| stream.reader.changed().boxed());
             // Also without a row more: an input may wait for a checkpoint to make room in its log.
             let checkpoint = async {
@@ -331,8 +337,15 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
+            let moved = async {
+                match stage.spread() {
+                    Some(spread) => spread.moved().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = select_all(changes) => {}
+                () = moved => return Ok(Turn::Checkpoint),
                 () = tokio::time::sleep_until(due.into()), if waiting > 0 => {}
                 () = tokio::time::sleep_until(early.unwrap_or(now).into()), if early.is_some() => {
                     return Ok(Turn::Epoch);
@@ -421,9 +434,11 @@ impl Driver {
     #[tracing::instrument(level = "debug", skip_all, fields(query = %self.options.name, epoch = self.epoch.0))]
     async fn run_epoch(&mut self, mut batch: MicroBatch, sink: &mut dyn Sink) -> Result<()> {
         let intent = self.begin_intent(&mut batch);
-        let staged = self.stage_epoch(&batch, sink).await?;
-        // The intent was on its way to the disk meanwhile; nothing of the epoch has been visible so far.
+        let staged = self.stage_epoch(&batch, sink).await;
+        // The intent was on its way to the disk meanwhile; nothing of the epoch has been visible so far. It has to be
+        // there also if an executor was lost: those that are left have taken in what it says.
         self.end_intent(intent).await?;
+        let staged = staged?;
         self.commit_epoch(staged, sink).await?;
         if staged.results > 0 {
             self.note_delay(batch.logged_at);

@@ -55,6 +55,12 @@ pub enum Error {
         /// What to do about it.
         hint: String,
     },
+    /// An executor is gone, or holds no longer what it was asked about: the query goes on from its lineage.
+    #[error("{message}")]
+    Lost {
+        /// Which one, and how that was noticed.
+        message: String,
+    },
     /// A plan failed while it was built or run: a division by zero, an overflow, a bad cast.
     #[error("the plan failed")]
     Plan(#[source] Box<DataFusionError>),
@@ -116,6 +122,20 @@ impl Error {
     /// Whether another process has what this one needs, which may end.
     pub const fn is_in_use(&self) -> bool {
         matches!(self, Self::InUse { .. })
+    }
+
+    /// An executor that is gone, or has forgotten.
+    pub fn lost(message: impl Into<String>) -> Self {
+        Self::Lost { message: message.into() }
+    }
+
+    /// Whether executors were lost, so that the query is to go on with those that are left.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Lost { .. } => true,
+            Self::Shared(error) => error.is_lost(),
+            _ => false,
+        }
     }
 
     /// What the user may do, where that is known.

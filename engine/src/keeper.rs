@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use datafusion::common::runtime::SpawnedTask;
 use futures::FutureExt;
-use futures::future::{pending, select_all};
+use futures::future::{BoxFuture, pending, select_all};
 
 use crate::batch::Epoch;
-use crate::checkpoint::{MANIFEST_VERSION, Manifest};
+use crate::checkpoint::{MANIFEST_VERSION, Manifest, Saved, StageImage};
 use crate::driver::{Driver, MicroBatch, Staged};
 use crate::durable::{Commit, FullDisk, Intent, QueryStore, Recovered, SharedWal};
 use crate::error::{Error, Result};
@@ -61,11 +61,20 @@ pub(crate) struct Keeper {
     logged: BTreeMap<String, u64>,
     checkpointed: Instant,
     epochs_since: u64,
-    /// Whether a checkpoint is due with the first epoch.
+    /// Whether a checkpoint is due with the next epoch.
     wants_first: bool,
+    /// Whether one was taken in just now, so that there is little to replay.
+    is_fresh: bool,
     /// How long the updates since the last checkpoint took.
     updating: Duration,
     update_started: Instant,
+}
+
+/// The state of a checkpoint, still to be written.
+enum Image<'a> {
+    Here(Vec<StageImage>),
+    /// At executors, which write it.
+    Spread(BoxFuture<'a, Result<Saved>>),
 }
 
 /// An intent on its way to the disk.
@@ -92,6 +101,7 @@ impl Keeper {
             checkpointed: Instant::now(),
             epochs_since: 0,
             wants_first: false,
+            is_fresh: false,
             updating: Duration::ZERO,
             update_started: Instant::now(),
         }
@@ -102,7 +112,7 @@ impl Keeper {
         self.recovered.take().ok_or_else(|| Error::internal("a query recovers twice"))
     }
 
-    /// Asks for a checkpoint with the first epoch: what came before it in its logs may soon be gone.
+    /// Asks for a checkpoint with the next epoch: what came before it in its logs may soon be gone.
     pub(crate) fn want_checkpoint(&mut self) {
         self.wants_first = true;
     }
@@ -269,6 +279,18 @@ impl Driver {
         Ok(())
     }
 
+    /// Ends the run with [`Error::Lost`] if the state should lie elsewhere, once there is little to replay.
+    pub(crate) fn move_if_misplaced(&mut self) -> Result<()> {
+        let (Some(spread), Some(keeper)) = (self.stage.spread(), self.keeper.as_mut()) else { return Ok(()) };
+        let is_fresh = std::mem::take(&mut keeper.is_fresh);
+        let Some(reason) = spread.misplaced() else { return Ok(()) };
+        if is_fresh || (keeper.epochs_since == 0 && keeper.writing.is_none()) {
+            return Err(Error::lost(reason));
+        }
+        keeper.want_checkpoint();
+        Ok(())
+    }
+
     /// Finishes what is being written and checkpoints what has come since: nothing is left to replay.
     pub(crate) async fn leave(&mut self) -> Result<()> {
         if self.keeper.is_none() {
@@ -283,7 +305,10 @@ impl Driver {
     }
 
     async fn start_checkpoint(&mut self) -> Result<()> {
-        let stages = self.stage.images()?;
+        let state = match self.stage.spread() {
+            None => Image::Here(self.stage.plan_mut().images()?),
+            Some(spread) => Image::Spread(spread.image(self.epoch).await?.boxed()),
+        };
         let (epoch, watermark, counters) = (self.epoch, self.watermark(), self.counters);
         let places =
             self.streams.iter().map(|s| (s.ingest.definition().name.clone(), s.kept_place().clone())).collect();
@@ -313,7 +338,13 @@ impl Driver {
         };
         (keeper.checkpointed, keeper.epochs_since, keeper.updating) = (Instant::now(), 0, Duration::ZERO);
         (keeper.logged, keeper.wants_first) = (logged_by(&keeper.wals), false);
-        keeper.writing = Some(SpawnedTask::spawn_blocking(move || writer.write(manifest, stages)));
+        keeper.writing = Some(match state {
+            Image::Here(stages) => SpawnedTask::spawn_blocking(move || writer.write(manifest, stages)),
+            Image::Spread(saved) => SpawnedTask::spawn(async move {
+                let saved = saved.await?;
+                flattened(SpawnedTask::spawn_blocking(move || writer.publish(manifest, saved)).join().await)
+            }),
+        });
         Ok(())
     }
 
@@ -336,13 +367,17 @@ impl Driver {
             Err(error) if error.is_disk_full() => {
                 // The lineage is still there; the next checkpoint writes everything.
                 tracing::error!(%error, "no room for a checkpoint, the query goes on without it");
-                self.stage.forget_images();
+                match self.stage.spread() {
+                    None => self.stage.plan_mut().forget_images(),
+                    Some(spread) => spread.forget_images(),
+                }
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
         tracing::info!(epoch = manifest.epoch.0, files = manifest.files.len(), "checkpointed");
         keeper.on_disk(move |store| store.keep(manifest)).await?;
+        keeper.is_fresh = true;
         for (name, wal) in &keeper.wals {
             // Nothing of the store is held while waiting: threads share no store, and a query may move between them.
             let Some(store) = &keeper.store else { return Ok(()) };

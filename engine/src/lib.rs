@@ -30,11 +30,13 @@
 //!
 //! [`time`], [`window`] and [`ingest`]'s `progress` are arithmetic. [`plan`] and [`source`] are what comes in.
 //! [`function`] is aggregates that users declare. [`program`] makes plans, `executor` runs them on `state`, `driver` is the loop, [`query`] what a caller holds.
+//! [`cluster`] spreads their state over executors.
 //! [`testing`] runs queries over logs written down by hand.
 
 mod arrays;
 pub mod batch;
 mod checkpoint;
+pub mod cluster;
 mod driver;
 pub mod durable;
 pub mod error;

@@ -11,9 +11,11 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::logical_expr::LogicalPlan;
 use tokio::sync::watch;
 
+use crate::cluster::{Seat, Stages};
 use crate::driver::{Driver, Summary};
+use crate::durable::{Durability, StatePlace};
 use crate::error::{Error, Result};
-use crate::executor::{RowCounts, Stage, StageOptions};
+use crate::executor::{RowCounts, Spreading, Stage, StageOptions};
 use crate::ingest::{Ingest, LogPlace};
 use crate::plan::{Emission, Input, StreamDefinition, StreamTable};
 use crate::program::{Explanation, Program};
@@ -49,6 +51,8 @@ pub struct QueryOptions {
     pub max_wait: Duration,
     /// Whether its operators' work is summed and told at its end, as `EXPLAIN ANALYZE` does; not unless set.
     pub analyze: bool,
+    /// The executors at which its state lies, if it has some; in this process unless set.
+    pub seat: Option<Seat>,
 }
 
 impl Default for QueryOptions {
@@ -64,6 +68,7 @@ impl Default for QueryOptions {
             runtime: Arc::default(),
             max_wait: Duration::from_secs(1),
             analyze: false,
+            seat: None,
         }
     }
 }
@@ -78,6 +83,28 @@ pub struct PlannedQuery {
     results: Results,
     pub(crate) options: QueryOptions,
     pub(crate) late_sink: Option<Box<dyn Sink>>,
+    /// Where it has its state; in this process unless there is one.
+    pub(crate) seat: Option<Seat>,
+    logical: LogicalPlan,
+    emission: Emission,
+}
+
+/// What a query is planned from.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    logical: LogicalPlan,
+    emission: Emission,
+    options: QueryOptions,
+}
+
+impl Recipe {
+    /// Plans the query once more; its late rows go nowhere.
+    ///
+    /// # Errors
+    /// As [`PlannedQuery::plan_emitting`].
+    pub async fn plan(&self) -> Result<PlannedQuery> {
+        PlannedQuery::plan_emitting(&self.logical, self.emission, self.options.clone()).await
+    }
 }
 
 impl PlannedQuery {
@@ -116,7 +143,11 @@ impl PlannedQuery {
         let program = Program::compile(logical.clone(), stage_options.planner()).await?;
         let results = Results::of(logical, &program.shape, emission.mode);
         let stage = Stage::build(program, emission, stage_options, &stream_of).await?;
-        Ok(Self { stage, streams, versions, results, options, late_sink: None })
+        // What tables become is known to the driver only, and so is what plans have done.
+        let may_spread = stage.spreading() != Spreading::Nowhere && versions.is_empty() && !options.analyze;
+        let seat = options.seat.clone().filter(|_| may_spread);
+        let logical = logical.clone();
+        Ok(Self { stage, streams, versions, results, options, late_sink: None, seat, logical, emission })
     }
 
     /// Has the rows that come too late for every window go to `sink`, which takes the columns of the streams: those of
@@ -125,6 +156,32 @@ impl PlannedQuery {
     pub fn send_late_to(mut self, sink: Box<dyn Sink>) -> Self {
         self.late_sink = Some(sink);
         self
+    }
+
+    /// The same query with its state in this process.
+    #[must_use]
+    pub fn here(mut self) -> Self {
+        self.seat = None;
+        self
+    }
+
+    /// Says where executors find what is kept of the query, and what that survives.
+    #[must_use]
+    pub fn stored_at(mut self, place: &StatePlace, durability: Durability) -> Self {
+        if let Some(seat) = &mut self.seat {
+            seat.store = Some((place.clone(), durability));
+        }
+        self
+    }
+
+    /// How to plan it once more.
+    pub fn recipe(&self) -> Recipe {
+        Recipe { logical: self.logical.clone(), emission: self.emission, options: self.options.clone() }
+    }
+
+    /// Whether its state lies at executors.
+    pub const fn is_spread(&self) -> bool {
+        self.seat.is_some()
     }
 
     /// What a crash may do to its late rows, if they go to a sink.
@@ -168,7 +225,8 @@ impl PlannedQuery {
             return Err(Error::internal(format!("query over {:?} got {:?}", names(&self.streams), names(&given))));
         }
         let streams = ingests.into_iter().map(|ingest| (ingest, LogPlace::default())).collect();
-        let mut driver = Driver::new(self.stage, streams, self.versions, self.options);
+        let stage = Stages::new(self.stage, self.seat);
+        let mut driver = Driver::new(stage, streams, self.versions, self.options);
         driver.late_sink = self.late_sink;
         Ok(Query::over(driver))
     }
@@ -182,7 +240,26 @@ pub struct Query {
     pause: watch::Sender<bool>,
 }
 
+/// The ends by which a query is watched and held, for one that goes on in its place.
+#[derive(Debug, Clone)]
+pub struct Handles {
+    progress: watch::Sender<QueryProgress>,
+    pause: watch::Sender<bool>,
+}
+
 impl Query {
+    /// Its ends.
+    pub fn handles(&self) -> Handles {
+        Handles { progress: self.progress.clone(), pause: self.pause.clone() }
+    }
+
+    /// The same query, watched and held by the ends of one that it goes on for.
+    #[must_use]
+    pub fn continuing(mut self, handles: &Handles) -> Self {
+        (self.progress, self.pause) = (handles.progress.clone(), handles.pause.clone());
+        self
+    }
+
     /// What it has done so far, updated after every epoch.
     pub fn progress(&self) -> watch::Receiver<QueryProgress> {
         self.progress.subscribe()

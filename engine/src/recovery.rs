@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::batch::Epoch;
+use crate::cluster::Lineage;
 use crate::driver::{Driver, MicroBatch, Rebuilt, stopped};
 use crate::durable::{Commit, Intent, LoggedEpoch, Recovered};
 use crate::error::{Error, Result};
@@ -38,10 +39,14 @@ impl Driver {
             if let Some(late_sink) = &mut self.late_sink {
                 late_sink.begin(&late_writer(&fresh)).await?;
             }
+            if let Some(spread) = self.stage.spread() {
+                spread.resume(&fresh.query, fresh.term, Lineage::default()).await?;
+            }
             return Ok(false);
         };
         let recovered = keeper.take_recovered()?;
-        let (name, writer) = (keeper.store()?.name.clone(), keeper.store()?.writer());
+        let store = keeper.store()?;
+        let (name, writer, folder) = (store.name.clone(), store.writer(), store.folder().to_owned());
         let ledger = sink.begin(&writer).await?;
         let known = recovered.last(recovered.sink_epoch, |commit| commit.sink_epoch);
         check_ledger(&format!("the sink of query \"{name}\""), sink.guarantee(), ledger, known, recovered.in_hand())?;
@@ -52,10 +57,14 @@ impl Driver {
             check_ledger(&sink, late_sink.guarantee(), ledger, known, recovered.in_hand())?;
         }
         (self.epoch, self.counters) = (recovered.epoch, recovered.counters);
-        if let Some(stages) = recovered.stages {
+        if let Some(spread) = self.stage.spread() {
+            let lineage = recovered.lineage(folder);
+            spread.resume(&writer.query, writer.term, lineage).await?;
+        } else if let Some(stages) = recovered.stages {
             drop(recovered.share);
-            self.stage.put_back(&mut stages.into_iter())?;
-            self.stage.count_memory();
+            let stage = self.stage.plan_mut();
+            stage.put_back(&mut stages.into_iter())?;
+            stage.count_memory();
             self.read_tables(&recovered.places).await?;
         }
         let total = recovered.epochs.len() as u64;
@@ -152,7 +161,7 @@ impl Driver {
         let started = Instant::now();
         // Its late rows are where the results are.
         self.update(&batch).await?;
-        self.stage.pass(batch.watermark).await?;
+        self.stage.pass(batch.watermark, commit.epoch).await?;
         self.counters = commit.counters;
         self.epoch = commit.epoch.next();
         if let Some(keeper) = self.keeper.as_mut() {
@@ -194,6 +203,12 @@ impl Driver {
 }
 
 impl Recovered {
+    /// What executors need to know of it.
+    fn lineage(&self, folder: String) -> Lineage {
+        let end = self.epochs.last().map_or(self.epoch, |last| last.intent.epoch.next());
+        Lineage { saved: self.saved.clone(), first: self.epoch, end, folder }
+    }
+
     /// The epoch that the last commit names, or else the checkpoint.
     fn last(&self, checkpointed: Option<Epoch>, named: fn(&Commit) -> Option<Epoch>) -> Option<Epoch> {
         let last = self.epochs.iter().filter_map(|epoch| epoch.commit.as_ref()).next_back();

@@ -5,6 +5,7 @@
 //! [`run_restarted`] runs the same in two lives, the first of which ends by a crash.
 
 mod damage;
+mod executors;
 mod restart;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +17,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::batch::Epoch;
+use crate::cluster::Lineage;
 use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
 use crate::ingest::{Block, Event, Ingest, LogPlace, Recorder};
@@ -27,6 +29,7 @@ use crate::source::{BadRow, Decoded, InputIndex, Offset, PartitionId, PartitionR
 use crate::time::{Clock, EventTime};
 
 pub use damage::damaged;
+pub use executors::{Fate, LocalExecutors, Moment};
 pub use restart::{Crash, run_restarted};
 
 /// Something that happens to a stream.
@@ -136,6 +139,9 @@ pub async fn run_planned(
     }
     let ingests: Vec<_> = feeds.iter().map(|feed| Arc::clone(&feed.ingest)).collect();
     let mut driver = planned.start(ingests.clone())?.into_driver();
+    if let Some(spread) = driver.stage.spread() {
+        spread.resume("query", 1, Lineage::default()).await?;
+    }
     let mut sink = Collect::default();
     loop {
         let mut is_over = true;

@@ -48,6 +48,11 @@ pub enum Command {
         after_help = "Everything is kept in the data directory and goes on after a restart. Every option can stand in the file of --config.\n\nExamples:\n  millstream serve\n  millstream serve --listen 127.0.0.1:0 --data-dir /var/lib/millstream\n  millstream serve --config millstream.toml --print-config\n  curl --data-binary @trades.csv -H 'content-type: text/csv' http://127.0.0.1:50051/v1/streams/trades"
     )]
     Serve(ServeArgs),
+    /// Hold state for a server that is too large for one process; started on any machine that reaches its driver.
+    #[command(
+        after_help = "On SIGTERM it hands its state over before it ends.\n\nExamples:\n  millstream serve --cluster --cluster-listen 127.0.0.1:50052\n  millstream executor --driver http://127.0.0.1:50052\n  millstream executor --driver https://driver:50052 --listen 0.0.0.0:50053 --advertise executor-0.executors \\\n    --cluster-ca ca.pem --cluster-cert executor.pem --cluster-key executor.key"
+    )]
+    Executor(ExecutorArgs),
     /// Hash a password or token from stdin for the configuration of a server.
     #[command(after_help = "Example:\n  millstream hash < password.txt")]
     Hash,
@@ -143,12 +148,77 @@ pub struct ServeArgs {
     /// Wait while another server has the data directory, and take over when it is gone.
     #[arg(long)]
     pub standby: bool,
+    /// Start so many executors on this machine and have the state of queries lie there.
+    #[arg(long, value_name = "N", env = "MILLSTREAM_EXECUTORS", conflicts_with = "cluster",
+        value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub executors: Option<u16>,
+    /// Wait for executors of other machines and have the state of queries lie there.
+    #[arg(long)]
+    pub cluster: bool,
+    /// Where executors register [default: 127.0.0.1:50052].
+    #[arg(long, value_name = "ADDR", env = "MILLSTREAM_CLUSTER_LISTEN")]
+    pub cluster_listen: Option<SocketAddr>,
+    /// The name of this machine for executors, if that is not the address.
+    #[arg(long, value_name = "HOST", env = "MILLSTREAM_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// How long an executor may be silent before it is given up [default: 1s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub executor_timeout: Option<Duration>,
+    /// The memory for state of each executor that this server starts; its part of half of the machine unless given.
+    #[arg(long, value_name = "SIZE", value_parser = parse_log_limit)]
+    pub executor_memory: Option<u64>,
+    /// How the processes of the cluster reach each other.
+    #[command(flatten)]
+    pub links: LinkArgs,
     /// Listen on other than loopback without TLS and users.
     #[arg(long)]
     pub insecure: bool,
     /// Print how the server would be set up, as a file of --config, and end.
     #[arg(long)]
     pub print_config: bool,
+}
+
+/// How the processes of a cluster reach each other: plainly unless all three are given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LinkArgs {
+    /// Who must have signed the certificates of the other processes, as PEM.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_CLUSTER_CA", requires = "cluster_cert")]
+    pub cluster_ca: Option<PathBuf>,
+    /// The certificate of this process, as PEM, for both ends of a connection.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_CLUSTER_CERT", requires = "cluster_key")]
+    pub cluster_cert: Option<PathBuf>,
+    /// The key of the certificate, as PEM.
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_CLUSTER_KEY", requires = "cluster_ca")]
+    pub cluster_key: Option<PathBuf>,
+}
+
+/// What `executor` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ExecutorArgs {
+    /// Where the driver listens for executors.
+    #[arg(long, value_name = "URL", env = "MILLSTREAM_DRIVER")]
+    pub driver: String,
+    /// Where rows come in; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", env = "MILLSTREAM_EXECUTOR_LISTEN")]
+    pub listen: SocketAddr,
+    /// What it is called in the cluster, from one start to the next; a random name unless given.
+    #[arg(long, value_name = "NAME", env = "MILLSTREAM_EXECUTOR_NAME")]
+    pub name: Option<String>,
+    /// The name of this machine for the others, if that is not the address.
+    #[arg(long, value_name = "HOST", env = "MILLSTREAM_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// The memory for state; half of the machine's unless given. What does not fit goes to disk.
+    #[arg(long, value_name = "SIZE", value_parser = parse_log_limit)]
+    pub memory_limit: Option<u64>,
+    /// Where state goes that does not fit into memory; the system's folder for temporary files unless given.
+    #[arg(long, value_name = "DIR")]
+    pub spill_dir: Option<PathBuf>,
+    /// End when stdin does.
+    #[arg(long, hide = true)]
+    pub end_with_parent: bool,
+    /// How it reaches the others.
+    #[command(flatten)]
+    pub links: LinkArgs,
 }
 
 /// What `test` takes.

@@ -5,6 +5,7 @@
 //! Read [`session`] for how statements are carried out, [`queries`] for how queries run together, then the commands.
 
 pub mod cli;
+mod cluster;
 mod declarations;
 pub mod demo;
 pub mod embed;
@@ -23,4 +24,5 @@ pub mod shell;
 pub mod state;
 pub mod test;
 
+pub use cluster::run_executor;
 pub use error::{Error, Result};

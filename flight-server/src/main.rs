@@ -11,7 +11,7 @@ use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
 use millstream::shell::{self, Ended};
 use millstream::state::State;
-use millstream::{Error, Result, demo, generate, serve, state, test};
+use millstream::{Error, Result, demo, run_executor, generate, serve, state, test};
 use millstream_engine::secret::redacted;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -124,6 +124,7 @@ async fn run(command: Command, stop: watch::Receiver<bool>) -> Result<()> {
         // It was run before signals were taken.
         Command::Sql(args) => shell::run(&args).await.map(drop),
         Command::Serve(args) => serve::run(&args, stop).await,
+        Command::Executor(args) => run_executor(&args, stop).await,
         Command::Hash => serve::hash(),
         Command::Run(args) => run_scripts(&args, Mode::Run, stop).await,
         Command::Explain(source) => run_scripts(&explain_args(source), Mode::Explain, stop).await,

@@ -1,6 +1,7 @@
 //! The memory that the queries of a session share: one limit for their state, one for their running plans.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::execution::memory_pool::{
@@ -34,6 +35,18 @@ impl Memory {
         // Without a folder for temporary files plans run as well, as long as they need none.
         let plans = plan_memory(machine_bytes() / 4).unwrap_or_default();
         Self { state: StateMemory::of_machine(), plans, query_limit: None }
+    }
+
+    /// That of an executor: so much for state, or half of the machine, the rest of it in `spill`.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be made.
+    pub(crate) fn of_executor(state_bytes: Option<u64>, spill: Option<&Path>) -> Result<Self> {
+        let folder = spill.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        std::fs::create_dir_all(&folder)
+            .map_err(|source| Error::Io { context: format!("cannot make {}", folder.display()), source })?;
+        let bytes = state_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_else(|| machine_bytes() / 2);
+        Ok(Self { state: StateMemory::new(bytes, folder), ..Self::of_machine() })
     }
 
     /// Limits what the plans of one query may take; to half of what there is for all unless told how many bytes.

@@ -21,6 +21,7 @@ use millstream_sql::{ParsedStatement, SERVER_SETTINGS, Session as Language, Stat
 use tokio::sync::watch;
 
 use crate::cli::SourceArgs;
+use crate::cluster::Cluster;
 use crate::declarations::{StreamSides, drop_relation, load_table, query_options, read_secret, register_stream};
 use crate::error::{Error, Result};
 use crate::explain::{analysis, explanation, plan_analyzed};
@@ -289,6 +290,7 @@ impl Session {
                 let last: BTreeMap<_, _> = ingests.map(|ingest| (&ingest.definition().name, ingest)).collect();
                 self.show(watermarks_table(&last.into_values().cloned().collect::<Vec<_>>())?).await?;
             }
+            Statement::ShowRunning(Running::Executors) => self.show(Cluster::no_table()?).await?,
             Statement::Control { action, query, location } => {
                 let message =
                     format!("{} QUERY {query}: no query runs between the statements of a script", action.word());

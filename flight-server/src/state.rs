@@ -19,6 +19,8 @@ pub struct State {
     /// The directory.
     pub directory: StateDirectory,
     place: StatePlace,
+    /// What its files survive.
+    pub durability: durable::Durability,
     /// When its queries are checkpointed.
     pub policy: CheckpointPolicy,
     /// What becomes of the state of a query that has changed.
@@ -45,11 +47,16 @@ impl State {
         let log_limit = args.log_limit.unwrap_or(durable::WAL_LIMIT_BYTES);
         let misfit = if args.drop_state { Misfit::Drop } else { Misfit::Refuse };
         let directory = StateDirectory::open(place, durability)?.with_log_limit(log_limit);
-        Ok(Self { directory, place: place.clone(), policy, misfit })
+        Ok(Self { directory, place: place.clone(), durability, policy, misfit })
     }
 }
 
 impl State {
+    /// Where it is.
+    pub(crate) const fn place(&self) -> &StatePlace {
+        &self.place
+    }
+
     /// The states of its queries.
     pub(crate) fn states(&self) -> Arc<CheckpointedStates> {
         Arc::new(CheckpointedStates(self.place.clone()))

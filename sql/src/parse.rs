@@ -229,6 +229,8 @@ fn parse_show(cursor: &mut Cursor<'_>) -> Result<Body> {
         Body::ShowRunning(Running::Watermarks)
     } else if cursor.eat_word("state") {
         Body::ShowRunning(Running::State)
+    } else if cursor.eat_word("executors") {
+        Body::ShowRunning(Running::Executors)
     } else {
         Body::Show(parse_kind(cursor, "s").ok_or_else(|| cursor.expected(KINDS_SHOWN))?)
     };

@@ -34,9 +34,14 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 7] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting { key: "batch_interval", kind: SettingKind::Duration, description: "the longest a micro-batch waits" },
     Setting { key: "batch_rows", kind: SettingKind::Count, description: "the most rows in a micro-batch" },
+    Setting {
+        key: "executors",
+        kind: SettingKind::Word(&["on", "off"]),
+        description: "whether a server with executors has the state of queries there",
+    },
     Setting { key: "max_wait", kind: SettingKind::Duration, description: "the longest that rows wait for their turn" },
     Setting { key: "plan_memory", kind: SettingKind::Size, description: "the memory of all running plans" },
     Setting {
@@ -49,7 +54,7 @@ pub const SETTINGS: [Setting; 7] = [
 ];
 
 /// The settings of a connection to a server, which mean nothing elsewhere.
-pub const SERVER_SETTINGS: [&str; 1] = ["slow_reader"];
+pub const SERVER_SETTINGS: [&str; 2] = ["executors", "slow_reader"];
 
 /// Checks that `key` is a setting and accepts `value`.
 ///

@@ -161,6 +161,8 @@ pub enum Running {
     Watermarks,
     /// One row per input of each query.
     State,
+    /// One row per executor of the server.
+    Executors,
 }
 
 /// What can be done to a query that runs.

@@ -55,6 +55,22 @@ pub(crate) struct Manifest {
     pub(crate) files: Vec<FileRecord>,
 }
 
+/// The state of a query, or of one of its slots, and where its rows are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    /// The stages, views before what reads them, the query last.
+    pub(crate) stages: Vec<StageRecord>,
+    /// Every file that a stage names.
+    pub(crate) files: Vec<FileRecord>,
+}
+
+impl Manifest {
+    /// The state that it tells of.
+    pub(crate) fn saved(&self) -> Saved {
+        Saved { stages: self.stages.clone(), files: self.files.clone() }
+    }
+}
+
 /// A stage of a checkpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StageRecord {

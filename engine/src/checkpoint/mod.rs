@@ -16,5 +16,5 @@ mod pane_file;
 
 pub(crate) use image::{LeafImage, PaneEntry, PaneTag, StageImage};
 pub(crate) use manifest::LeafRecord;
-pub(crate) use manifest::{Counters, FileRecord, MANIFEST_VERSION, Manifest, PartRecord, StageRecord};
+pub(crate) use manifest::{Counters, FileRecord, MANIFEST_VERSION, Manifest, PartRecord, Saved, StageRecord};
 pub(crate) use pane_file::{read_current, read_panes, write_panes};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, TimestampNanosecondArray};
 use datafusion::arrow::compute::{concat_batches, filter_record_batch};
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
+use datafusion::arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::arrow::ArrowWriter;
@@ -24,6 +24,7 @@ use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties}
 
 use crate::arrays::batch_of;
 use crate::checkpoint::image::{LeafImage, PaneEntry, PaneTag};
+use crate::cluster::KeyRange;
 use crate::error::Result;
 use crate::state::key_partitions_of;
 use crate::time::EventTime;
@@ -122,17 +123,34 @@ fn tags_of(batch: &RecordBatch) -> Vec<PaneTag> {
     panes.iter().zip(tags.iter()).map(|(pane, tag)| (Pane(*pane), EventTime(*tag))).collect()
 }
 
-/// The entries of a file that `current` names, with the columns of `state`.
+/// The rows whose key partition is in `range`.
+fn within(batch: &RecordBatch, range: KeyRange) -> Result<RecordBatch> {
+    let partitions = batch.column(3).as_primitive::<Int32Type>().values();
+    let is_within: BooleanArray =
+        partitions.iter().map(|partition| u32::try_from(*partition).ok().map(|known| range.contains(known))).collect();
+    Ok(filter_record_batch(batch, &is_within)?)
+}
+
+/// The entries of a file that `current` names, with the columns of `state`; of one range of key partitions if that is
+/// all that is wanted.
 ///
 /// # Errors
 /// Fails if the file is not one of these, or its columns are not those of `state`.
-pub(crate) fn read_panes(bytes: Vec<u8>, current: &[PaneTag], state: &SchemaRef) -> Result<Vec<PaneEntry>> {
+pub(crate) fn read_panes(
+    bytes: Vec<u8>,
+    current: &[PaneTag],
+    state: &SchemaRef,
+    range: Option<KeyRange>,
+) -> Result<Vec<PaneEntry>> {
     let parquet = |error| DataFusionError::ParquetError(Box::new(error));
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).map_err(parquet)?;
     let reader = builder.with_batch_size(READ_ROWS).build().map_err(parquet)?;
     let mut entries: Vec<PaneEntry> = Vec::new();
     for batch in reader {
-        let batch = batch?;
+        let batch = match range {
+            Some(range) => within(&batch?, range)?,
+            None => batch?,
+        };
         let pairs = tags_of(&batch);
         let columns: Vec<ArrayRef> = batch.columns().iter().skip(OWN_COLUMNS).cloned().collect();
         let rows = batch_of(state, columns, batch.num_rows())?;

@@ -9,10 +9,12 @@ use super::files::Files;
 use super::journal::failed;
 use super::record::{corrupt, read_single, write_single};
 use super::terms::check_term;
+use crate::batch::Epoch;
 use crate::checkpoint::{
-    FileRecord, LeafImage, LeafRecord, MANIFEST_VERSION, Manifest, PaneEntry, PartRecord, StageImage, StageRecord,
-    read_panes, write_panes,
+    FileRecord, LeafImage, LeafRecord, MANIFEST_VERSION, Manifest, PaneEntry, PartRecord, Saved, StageImage,
+    StageRecord, read_panes, write_panes,
 };
+use crate::cluster::KeyRange;
 use crate::error::{Error, Result};
 use crate::state::{MemoryShare, StateMemory};
 
@@ -81,29 +83,31 @@ pub(crate) fn read_state_file(files: &dyn Files, folder: &str, record: &FileReco
     Ok(bytes)
 }
 
-/// The stages of a checkpoint, on disk again where memory has no room for them, and their share of the memory.
+/// The stages of a checkpoint, on disk again where memory has no room for them, and their share of the memory; with the
+/// rows of one range of key partitions, if that is all that is wanted.
 ///
 /// Whoever has the stages keeps the share until it counts them itself: queries are loaded one after another, and each
 /// has only what those before it have left.
-pub(super) fn load_stages(
+pub(crate) fn load_stages(
     files: &dyn Files,
     folder: &str,
-    manifest: &Manifest,
+    saved: &Saved,
     contracts: &[(String, Vec<SchemaRef>)],
     memory: &Arc<StateMemory>,
+    range: Option<KeyRange>,
 ) -> Result<(Vec<StageImage>, MemoryShare)> {
     let mut share = MemoryShare::new(Arc::clone(memory));
     let mut loaded = 0;
     let mut stages = Vec::new();
-    for (record, (_, schemas)) in manifest.stages.iter().zip(contracts) {
+    for (record, (_, schemas)) in saved.stages.iter().zip(contracts) {
         let mut leaves = Vec::new();
         for (index, leaf) in record.leaves.iter().enumerate() {
             let mut image = LeafImage { calendar: leaf.calendar.clone(), counts: leaf.counts, ..LeafImage::default() };
             for part in &leaf.parts {
                 let schema = schemas.get(index).ok_or_else(|| Error::internal("a leaf without state has some"))?;
-                let known = manifest.files.iter().find(|file| file.name == part.file);
+                let known = saved.files.iter().find(|file| file.name == part.file);
                 let file = known.ok_or_else(|| Error::internal(format!("{} is not listed", part.file)))?;
-                let mut entries = read_panes(read_state_file(files, folder, file)?, &part.panes, schema)?;
+                let mut entries = read_panes(read_state_file(files, folder, file)?, &part.panes, schema, range)?;
                 let bytes: usize = entries.iter().map(|entry| entry.state.bytes()).sum();
                 if share.set(loaded + bytes) > 0 {
                     entries.iter_mut().try_for_each(|entry| entry.state.spill(memory))?;
@@ -149,19 +153,32 @@ pub(crate) struct CheckpointWriter {
     pub(super) folder: String,
     pub(super) term: u64,
     /// The checkpoint whose files serve again where panes have not changed.
-    pub(super) before: Option<Manifest>,
+    pub(super) before: Option<Saved>,
 }
 
 impl CheckpointWriter {
+    /// A writer into the folder of a query.
+    pub(crate) const fn new(files: Arc<dyn Files>, folder: String, term: u64, before: Option<Saved>) -> Self {
+        Self { files, folder, term, before }
+    }
+
     /// Writes what changed in `stages`, then the manifest that names it: `manifest`, with its stages and files.
-    pub(crate) fn write(&self, mut manifest: Manifest, stages: Vec<StageImage>) -> Result<Manifest> {
+    pub(crate) fn write(&self, manifest: Manifest, stages: Vec<StageImage>) -> Result<Manifest> {
+        let saved = self.save(manifest.epoch, stages)?;
+        self.publish(manifest, saved)
+    }
+
+    /// Writes what changed in `stages`, the state before `epoch`.
+    pub(crate) fn save(&self, epoch: Epoch, stages: Vec<StageImage>) -> Result<Saved> {
+        let mut saved = Saved::default();
         for (number, stage) in stages.into_iter().enumerate() {
             let mut leaves = Vec::new();
             for (index, leaf) in stage.leaves.iter().enumerate() {
                 let old = self.before.as_ref().and_then(|before| before.stages.get(number)?.leaves.get(index));
-                leaves.push(self.write_leaf(&mut manifest, leaf, old, &format!("{number}-{index}"))?);
+                let name = format!("{:020}-{number}-{index}", epoch.0);
+                leaves.push(self.write_leaf(&mut saved.files, leaf, old, &name)?);
             }
-            manifest.stages.push(StageRecord {
+            saved.stages.push(StageRecord {
                 contract: stage.contract,
                 evaluated: stage.evaluated,
                 rows: stage.rows,
@@ -169,6 +186,12 @@ impl CheckpointWriter {
                 leaves,
             });
         }
+        Ok(saved)
+    }
+
+    /// Writes the manifest of state that was written: `manifest`, with its stages and files.
+    pub(crate) fn publish(&self, mut manifest: Manifest, saved: Saved) -> Result<Manifest> {
+        (manifest.stages, manifest.files) = (saved.stages, saved.files);
         check_term(self.files.as_ref(), &self.folder, self.term)?;
         let path = manifest_path(&self.folder, &manifest);
         let fail = |error| failed(self.files.as_ref(), &path, error);
@@ -180,7 +203,7 @@ impl CheckpointWriter {
 
     fn write_leaf(
         &self,
-        manifest: &mut Manifest,
+        files: &mut Vec<FileRecord>,
         leaf: &LeafImage,
         old: Option<&LeafRecord>,
         name: &str,
@@ -194,15 +217,15 @@ impl CheckpointWriter {
             let known = self.before.as_ref().and_then(|before| before.files.iter().find(|f| f.name == part.file));
             if let (false, Some(file)) = (panes.is_empty(), known) {
                 parts.push(PartRecord { file: part.file.clone(), panes });
-                manifest.files.push(file.clone());
+                files.push(file.clone());
             }
         }
         for entries in in_files(&leaf.entries) {
             if let Some((bytes, rows)) = write_panes(leaf, entries)? {
-                let file = self.write_file(&bytes, rows, &format!("{:020}-{name}", manifest.epoch.0))?;
+                let file = self.write_file(&bytes, rows, name)?;
                 let panes = entries.iter().map(|entry| (entry.pane, entry.tag)).collect();
                 parts.push(PartRecord { file: file.name.clone(), panes });
-                manifest.files.push(file);
+                files.push(file);
             }
         }
         Ok(LeafRecord { calendar: leaf.calendar.clone(), counts: leaf.counts, parts })

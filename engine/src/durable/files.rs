@@ -17,7 +17,8 @@ use super::room::ROOM_PAUSE;
 pub(crate) const SECTOR_BYTES: usize = 512;
 
 /// What an acknowledged write survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// The power going off: files and folders are synced before a write counts.
     #[default]

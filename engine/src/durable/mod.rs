@@ -28,6 +28,7 @@ mod state_rows;
 mod terms;
 mod wal;
 
+pub(crate) use checkpoint_files::{CheckpointWriter, load_stages};
 pub use contract::Misfit;
 pub use crash::{CRASH_AT, durable_step};
 pub use directory::StateDirectory;

@@ -93,6 +93,20 @@ impl StatePlace {
         }
     }
 
+    /// The disk there, which another process owns, for files of its.
+    ///
+    /// # Errors
+    /// Fails if there is none.
+    pub(crate) fn share(&self, durability: Durability) -> Result<Arc<dyn Files>> {
+        match self {
+            Self::Folder(path) if path.is_dir() => {
+                let files = LocalFiles::open(path, durability);
+                Ok(Arc::new(files.map_err(|error| Error::external(format!("opening {self}"), error))?))
+            }
+            _ => self.look(),
+        }
+    }
+
     /// The disk there, which is left as it is.
     pub(super) fn look(&self) -> Result<Arc<dyn Files>> {
         match self {

@@ -24,7 +24,7 @@ use super::journal::{Entry, Journal, failed};
 use super::record::corrupt;
 use super::terms::{begin_term, check_term, taking_over};
 use crate::batch::Epoch;
-use crate::checkpoint::{Counters, Manifest, StageImage};
+use crate::checkpoint::{Counters, Manifest, Saved, StageImage};
 use crate::error::{Error, Result};
 use crate::ingest::{LogPlace, LoggedEvent};
 use crate::plan::StreamDefinition;
@@ -90,7 +90,9 @@ pub(crate) struct LoggedEpoch {
 /// What an earlier run left.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// The state to begin with; none at the beginning of the input.
+    /// The checkpoint to begin with; none at the beginning of the input.
+    pub(crate) saved: Option<Saved>,
+    /// Its state, unless executors are to read that.
     pub(crate) stages: Option<Vec<StageImage>>,
     /// Where the streams are at that state, by name.
     pub(crate) places: BTreeMap<String, LogPlace>,
@@ -111,6 +113,8 @@ pub(crate) struct Expected<'a> {
     /// The contract of each stage, views first, and the columns of its leaves' state.
     pub(crate) contracts: Vec<(String, Vec<SchemaRef>)>,
     pub(crate) streams: &'a [Arc<StreamDefinition>],
+    /// Whether its state is not read, because executors do.
+    pub(crate) is_spread: bool,
     /// What state may take.
     pub(crate) memory: &'a Arc<StateMemory>,
     /// Stages without rows, to go on with where what is kept does not fit; none if the query is refused then.
@@ -219,6 +223,11 @@ impl QueryStore {
         self.journal.append(&EpochRecord::Commit(commit.clone()))
     }
 
+    /// Its folder in the state directory.
+    pub(crate) fn folder(&self) -> &str {
+        &self.folder
+    }
+
     /// How long to wait for room on a full disk before trying again.
     pub(crate) fn room_pause(&self) -> Duration {
         self.files.room_pause()
@@ -242,7 +251,7 @@ impl QueryStore {
             files: Arc::clone(&self.files),
             folder: self.folder.clone(),
             term: self.term,
-            before: self.kept.last().cloned(),
+            before: self.kept.last().map(Manifest::saved),
         }
     }
 
@@ -312,14 +321,17 @@ impl QueryStore {
             let loaded = candidate.and_then(|manifest| {
                 expected.check(&Contract::of(&manifest))?;
                 let (files, Expected { contracts, memory, .. }) = (self.files.as_ref(), expected);
-                let (stages, share) = load_stages(files, &self.folder, &manifest, contracts, memory)?;
-                Ok((manifest, stages, share))
+                if expected.is_spread {
+                    return Ok((manifest, None));
+                }
+                let stages = load_stages(files, &self.folder, &manifest.saved(), contracts, memory, None)?;
+                Ok((manifest, Some(stages)))
             });
             match loaded {
-                Ok((manifest, stages, share)) => {
+                Ok((manifest, loaded)) => {
                     self.kept = manifests.into_iter().filter_map(|(_, older)| older.ok()).collect();
-                    let mut recovered = self.begin_with(Some((manifest, stages)), records)?;
-                    recovered.share = Some(share);
+                    let mut recovered = self.begin_with(Some(manifest), records)?;
+                    (recovered.stages, recovered.share) = loaded.unzip();
                     return Ok(recovered);
                 }
                 // Damage may spare the checkpoint before; a query that does not fit fits none of them.
@@ -348,11 +360,12 @@ impl QueryStore {
 
     fn begin_with(
         &mut self,
-        checkpoint: Option<(Manifest, Vec<StageImage>)>,
+        checkpoint: Option<Manifest>,
         records: Vec<Entry<EpochRecord>>,
     ) -> Result<Recovered> {
         let mut recovered = Recovered {
             stages: None,
+            saved: None,
             places: BTreeMap::new(),
             epoch: Epoch(0),
             sink_epoch: None,
@@ -362,9 +375,10 @@ impl QueryStore {
             share: None,
         };
         let mut first = 0;
-        if let Some((manifest, stages)) = checkpoint {
+        if let Some(manifest) = checkpoint {
             recovered = Recovered {
-                stages: Some(stages),
+                stages: None,
+                saved: Some(manifest.saved()),
                 places: manifest.streams.clone(),
                 epoch: manifest.epoch,
                 sink_epoch: manifest.sink_epoch,

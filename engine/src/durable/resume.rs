@@ -12,6 +12,7 @@ use super::files::Durability;
 use super::index::{DurableIndex, SharedIndex};
 use super::query_store::{Expected, QueryStore, Recovered};
 use super::wal::{Need, SharedWal};
+use crate::cluster::Stages;
 use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::executor::stream_contract;
@@ -51,6 +52,7 @@ impl PlannedQuery {
             contracts: self.stage.contracts()?,
             streams: &self.streams,
             memory: &self.options.state_memory,
+            is_spread: self.seat.is_some(),
             empty: if misfit == Misfit::Drop { Some(self.stage.images()?) } else { None },
         };
         let (store, recovered) = QueryStore::open(directory, &expected)?;
@@ -88,7 +90,7 @@ impl DurableQuery {
 
     /// Whether an earlier run left something, and how many epochs have to be replayed.
     pub fn lineage(&self) -> Option<u64> {
-        let is_new = self.recovered.stages.is_none() && self.recovered.epochs.is_empty();
+        let is_new = self.recovered.saved.is_none() && self.recovered.epochs.is_empty();
         (!is_new).then_some(self.recovered.epochs.len() as u64)
     }
 
@@ -142,8 +144,9 @@ impl DurableQuery {
             };
             wal.hold(&self.store.id, Need { name: self.store.name.clone(), from, is_running: true });
         }
-        let begins_midway = self.recovered.stages.is_none() && self.places.iter().any(|place| place.seq > 0);
-        let mut driver = Driver::new(self.planned.stage, streams, self.planned.versions, self.planned.options);
+        let begins_midway = self.recovered.saved.is_none() && self.places.iter().any(|place| place.seq > 0);
+        let stage = Stages::new(self.planned.stage, self.planned.seat);
+        let mut driver = Driver::new(stage, streams, self.planned.versions, self.planned.options);
         driver.late_sink = self.planned.late_sink;
         let mut keeper = Keeper::new(self.store, self.recovered, self.wals, self.policy);
         if begins_midway {

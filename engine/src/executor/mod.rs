@@ -1,8 +1,11 @@
 //! Running a program: rows into state, state into results, in this process.
+//!
+//! `delta` is the way of rows into state, `instants` that of state into results.
 
 mod analysis;
 mod assign;
 mod counted;
+mod delta;
 mod held;
 mod image;
 mod instants;
@@ -23,5 +26,7 @@ mod view;
 pub use analysis::StageAnalysis;
 pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
-pub(crate) use stage::{LateRows, Stage, StageOptions};
+pub(crate) use delta::{Added, LeafDelta, StageDelta};
+pub(crate) use stage::{Emitted, LateRows, Spreading, Stage, StageOptions};
 pub use update::RowCounts;
+pub(crate) use update::Unit;

@@ -10,21 +10,21 @@ use std::time::Instant;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::checkpoint::PaneTag;
+use crate::checkpoint::{PaneTag, StageRecord};
 use crate::durable::{FullDisk, ROOM_PAUSE};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::executor::analysis::StageAnalysis;
+use crate::executor::delta::StageDelta;
 use crate::executor::held::{State, blocking};
-use crate::executor::instants::{check_emission, makes_instants};
+use crate::executor::instants::check_emission;
 use crate::executor::output::Output;
-use crate::executor::update::{Delta, Missed, RowCounts, Unit, head_rows, update};
-use crate::executor::view::view_block;
+use crate::executor::update::{Missed, RowCounts};
 use crate::ingest::Block;
-use crate::nodes::{Bindings, SlotId};
 use crate::plan::{Emission, EmissionMode, Input};
 use crate::program::{Explanation, Planner, Program, Shape};
 use crate::query::InputProgress;
@@ -62,6 +62,17 @@ impl StageOptions {
     }
 }
 
+/// How the state of a stage may be spread over executors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spreading {
+    /// There is none.
+    Nowhere,
+    /// It is of use in one piece only.
+    Whole(u32),
+    /// By so many key partitions: what a key gives depends on no other.
+    ByKey(u32),
+}
+
 /// Where a leaf's rows come from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StageInput {
@@ -87,7 +98,7 @@ pub(crate) struct LateRows {
 }
 
 /// What a stage has done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageCounts {
     /// For each leaf, its scan name and where its rows went.
     pub inputs: Vec<(String, RowCounts)>,
@@ -130,7 +141,7 @@ pub(crate) struct Stage {
 
 #[derive(Debug)]
 pub(super) struct View {
-    name: String,
+    pub(super) name: String,
     pub(super) stage: Stage,
     pub(super) rows: u64,
 }
@@ -191,6 +202,86 @@ impl Stage {
             })
         }
         .boxed()
+    }
+
+    /// The same stage and views with nothing in them.
+    pub(crate) fn sibling(&self) -> Result<Self> {
+        let view = |view: &View| Ok(View { name: view.name.clone(), stage: view.stage.sibling()?, rows: 0 });
+        Ok(Self {
+            program: Arc::clone(&self.program),
+            inputs: self.inputs.clone(),
+            views: self.views.iter().map(view).collect::<Result<_>>()?,
+            windows: self.windows.clone(),
+            calendars: vec![Calendar::default(); self.inputs.len()],
+            state: State::new(&self.program, &self.options)?,
+            output: Output::new(self.output.emission),
+            touched: BTreeSet::new(),
+            share: MemoryShare::new(Arc::clone(&self.options.memory)),
+            options: self.options.clone(),
+            evaluated: EventTime(i64::MIN),
+            counts: vec![RowCounts::default(); self.inputs.len()],
+            instants: 0,
+            most_state_bytes: 0,
+            stop: self.stop.clone(),
+        })
+    }
+
+    /// T.
+    pub(crate) const fn key_partitions(&self) -> u32 {
+        self.options.key_partitions
+    }
+
+    /// The limit on its state.
+    pub(crate) const fn memory(&self) -> &Arc<StateMemory> {
+        &self.options.memory
+    }
+
+    /// Whether it reads views.
+    pub(crate) const fn has_views(&self) -> bool {
+        !self.views.is_empty()
+    }
+
+    /// How many columns of its state are keys, from the first, where it is by key.
+    pub(crate) fn key_columns(&self) -> usize {
+        self.program.key_columns()
+    }
+
+    /// Counts the rows of a delta, which another one absorbs.
+    pub(crate) fn count(&mut self, delta: &StageDelta) {
+        self.counts.iter_mut().zip(&delta.leaves).for_each(|(counts, leaf)| counts.add(&leaf.counts));
+        self.views.iter_mut().zip(&delta.views).for_each(|(view, delta)| view.stage.count(delta));
+    }
+
+    /// Where the rows of each leaf went, for each view's stage and then its own.
+    pub(crate) fn counts_by_stage(&self) -> Vec<Vec<RowCounts>> {
+        let views = self.views.iter().flat_map(|view| view.stage.counts_by_stage());
+        views.chain([self.counts.clone()]).collect()
+    }
+
+    /// Goes on counting where a checkpoint has left off.
+    pub(crate) fn count_on(&mut self, stages: &mut std::slice::Iter<'_, StageRecord>) {
+        self.views.iter_mut().for_each(|view| view.stage.count_on(stages));
+        if let Some(stage) = stages.next() {
+            self.counts.iter_mut().zip(&stage.leaves).for_each(|(counts, leaf)| *counts = leaf.counts);
+        }
+    }
+
+    /// Counts no rows as its own: another one does.
+    pub(crate) fn forget_counts(&mut self) {
+        self.counts.iter_mut().for_each(|counts| *counts = RowCounts::default());
+        self.views.iter_mut().for_each(|view| view.stage.forget_counts());
+    }
+
+    /// How its state may be spread.
+    pub(crate) fn spreading(&self) -> Spreading {
+        // A window at each row has its instants from the rows of all keys.
+        let has_own_instants = self.windows.iter().any(WindowSpec::is_by_row);
+        let is_plain = self.views.is_empty() && self.output.emission == Emission::default() && !has_own_instants;
+        match &self.state {
+            State::Stateless { .. } | State::Finite { .. } => Spreading::Nowhere,
+            _ if is_plain && self.program.is_by_key() => Spreading::ByKey(self.options.key_partitions),
+            _ => Spreading::Whole(self.options.key_partitions),
+        }
     }
 
     /// The columns of its results.
@@ -279,111 +370,6 @@ impl Stage {
         views.chain(std::iter::once(own)).collect()
     }
 
-    /// Takes in the rows of a micro-batch, a list of units for each stream; gives the rows that were too late.
-    ///
-    /// Views evaluate the instants that `watermark` crosses on the way.
-    pub(crate) fn update<'a>(
-        &'a mut self,
-        streams: &'a [Vec<Unit>],
-        watermark: Watermark,
-    ) -> BoxFuture<'a, Result<Vec<LateRows>>> {
-        async move {
-            let mut late = Vec::new();
-            for (leaf, input) in self.inputs.clone().into_iter().enumerate() {
-                if let StageInput::Stream(stream) = input {
-                    let units = streams.get(stream).cloned().unwrap_or_default();
-                    late.extend(self.update_leaf(leaf, stream, units).await?);
-                }
-            }
-            for index in 0..self.views.len() {
-                late.extend(self.update_view(index, streams, watermark).await?);
-            }
-            Ok(late)
-        }
-        .boxed()
-    }
-
-    async fn update_view(
-        &mut self,
-        index: usize,
-        streams: &[Vec<Unit>],
-        watermark: Watermark,
-    ) -> Result<Vec<LateRows>> {
-        let no_view = || Error::internal("a leaf reads a view that is not there");
-        let late = self.views.get_mut(index).ok_or_else(no_view)?.stage.update(streams, watermark).await?;
-        loop {
-            let view = self.views.get_mut(index).ok_or_else(no_view)?;
-            let emissions = view.stage.evaluate(watermark).await?;
-            if emissions.is_empty() {
-                return Ok(late);
-            }
-            let schema = view.stage.schema();
-            let by_row = view.stage.windows.iter().all(WindowSpec::is_by_row);
-            let mut unit = Unit::new();
-            for emission in emissions {
-                if let Some(block) = view_block(emission, &schema, view.rows, by_row)? {
-                    view.rows += block.rows.num_rows() as u64;
-                    unit.push(Arc::new(block));
-                }
-            }
-            let leaves = self.inputs.iter().enumerate();
-            let leaves: Vec<_> = leaves
-                .filter(|(_, input)| matches!(input, StageInput::View(view) if *view == index))
-                .map(|(leaf, _)| leaf)
-                .collect();
-            for leaf in leaves {
-                self.update_leaf(leaf, usize::MAX, vec![unit.clone()]).await?;
-            }
-        }
-    }
-
-    async fn update_leaf(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
-        if units.is_empty() {
-            return Ok(Vec::new());
-        }
-        match &self.state {
-            State::Windows { .. } => self.update_windows(leaf, stream, units).await,
-            State::Unbounded { .. } | State::Stateless { .. } => {
-                self.update_endless(leaf, units).await?;
-                Ok(Vec::new())
-            }
-            State::Finite { .. } => Ok(Vec::new()),
-        }
-    }
-
-    async fn update_windows(&mut self, leaf: usize, stream: usize, units: Vec<Unit>) -> Result<Vec<LateRows>> {
-        let lateness = match self.output.emission {
-            // Whatever is behind is late: which rows it would have met is forgotten.
-            Emission { mode: EmissionMode::Pairs, .. } => Span(-i64::MAX),
-            emission => emission.lateness.unwrap_or(Span(0)),
-        };
-        let deltas = self.in_parallel(units, move |program, unit| {
-            let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
-            update(input, &unit, lateness)
-        });
-        let deltas: Vec<Delta> = deltas.await?;
-        let mut late = Vec::new();
-        let mut states = Vec::new();
-        for delta in deltas {
-            if let Some(counts) = self.counts.get_mut(leaf) {
-                counts.add(&delta.counts);
-            }
-            late.extend(delta.late.into_iter().map(|(block, missed)| LateRows { stream, block, missed }));
-            // Where rows make the instants, what is kept of them tells which.
-            let notes_panes = self.windows.get(leaf).is_some_and(|window| !makes_instants(window.contents()));
-            if let (true, Some(calendar)) = (notes_panes, self.calendars.get_mut(leaf)) {
-                delta.state.iter().for_each(|((pane, tag), _)| calendar.note(*pane, *tag));
-            }
-            self.touch(leaf, delta.state.iter().map(|(pair, _)| *pair));
-            states.extend(delta.state);
-        }
-        self.state.add(leaf, states).await?;
-        // Not only with a window: what is replayed evaluates none.
-        self.state.spread(&self.options).await?;
-        self.stay_within_memory().await?;
-        Ok(late)
-    }
-
     /// Counts its state and that of its views, which were put back, in the memory that queries share.
     pub(crate) fn count_memory(&mut self) {
         self.share.set(self.state.bytes());
@@ -410,43 +396,6 @@ impl Stage {
             excess = self.share.set(self.state.bytes());
         }
         Ok(())
-    }
-
-    async fn update_endless(&mut self, leaf: usize, units: Vec<Unit>) -> Result<()> {
-        let heads = self.in_parallel(units, move |program, unit| {
-            let input = program.inputs.get(leaf).ok_or_else(|| Error::internal("no such leaf"))?;
-            let mut counts = RowCounts::default();
-            let rows = head_rows(input, &unit, &mut counts)?;
-            let rows = match &program.shape {
-                Shape::Unbounded(plans, _) => plans.update(rows)?,
-                Shape::Stateless(plan) => plan.run(stateless_bindings(program.inputs.len(), leaf, rows))?,
-                _ => return Err(Error::internal("a windowed plan was given endless rows")),
-            };
-            Ok((counts, rows))
-        });
-        let heads: Vec<(RowCounts, Vec<RecordBatch>)> = heads.await?;
-        for (counts, rows) in heads {
-            if let Some(known) = self.counts.get_mut(leaf) {
-                known.add(&counts);
-            }
-            if let State::Unbounded { ready, .. } | State::Stateless { ready } = &mut self.state {
-                ready.extend(rows);
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs `work` on every unit on threads of its own, `tasks` at a time; results come in the order of the units.
-    async fn in_parallel<T: Send + 'static>(
-        &self,
-        units: Vec<Unit>,
-        work: impl Fn(&Program, Unit) -> Result<T> + Clone + Send + 'static,
-    ) -> Result<Vec<T>> {
-        let jobs = units.into_iter().map(|unit| {
-            let (program, work) = (Arc::clone(&self.program), work.clone());
-            blocking(move || work(&program, unit))
-        });
-        futures::stream::iter(jobs).buffered(self.options.tasks.max(1)).try_collect().await
     }
 
     /// Says what stops the query.
@@ -516,14 +465,4 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-/// Rows for one leaf, none for the others: the plan gives what these rows add.
-fn stateless_bindings(leaves: usize, leaf: usize, rows: Vec<RecordBatch>) -> Bindings {
-    let mut bindings = Bindings::default();
-    for other in (0..leaves).filter(|other| *other != leaf) {
-        bindings.bind(SlotId(other), Vec::new());
-    }
-    bindings.bind(SlotId(leaf), rows);
-    bindings
 }

@@ -131,6 +131,23 @@ impl Program {
         by_row && self.inputs.iter().all(|input| matches!(input.keeps, Kept::Rows) && input.head.selection.is_none())
     }
 
+    /// Whether what it gives of one key of its groups depends on no other key.
+    pub(crate) fn is_by_key(&self) -> bool {
+        let (Shape::Windows(post) | Shape::Unbounded(_, post)) = &self.shape else { return false };
+        let [InputPlan { keeps: Kept::Aggregate(plans), .. }] = self.inputs.as_slice() else { return false };
+        // Grouping sets have rows of no group.
+        let has_keys = plans.key_columns > 0 && plans.empty_state.is_empty();
+        has_keys && post.as_ref().is_none_or(|post| is_row_wise(post.plan()) && count_slots(post.plan()) == 1)
+    }
+
+    /// How many columns of its state are keys, from the first, where it is by key.
+    pub(crate) fn key_columns(&self) -> usize {
+        match self.inputs.as_slice() {
+            [InputPlan { keeps: Kept::Aggregate(plans), .. }] => plans.key_columns,
+            _ => 0,
+        }
+    }
+
     /// The leaf with this number.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use crate::oracle::cut::{AMPLE, Way, ways};
 use crate::oracle::generate::{Shape, random_log, seeds};
 use crate::oracle::table::{cells_of, difference};
 use crate::oracle::{Log, Window, plain};
+use millstream_engine::plan::Emission;
 use millstream_engine::ingest::{Behind, Block};
 use millstream_engine::source::PartitionId;
 use millstream_engine::testing::{Tamper, run_scripts};
@@ -41,7 +42,7 @@ async fn run_plain(log: &Log, window: Window, way: &Way, tamper: Option<Tamper<'
     let replay = log.replay();
     let relation = Relation::of_stream("t", log, &replay, window);
     let logical = logical_plan(plain::SQL, &[relation]).await;
-    let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options(), tamper).await;
+    let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options_of(&logical, Emission::default()), tamper).await;
     let run = run.map_err(|error| format!("{error}: {error:?}"))?;
     let (places, _) = window.place(replay.rows.iter().map(|seen| (seen.row.time, seen.watermark)));
     let expected: Vec<_> = plain::group_by_key(&window, &places, &replay.rows).into_values().flatten().collect();
@@ -453,7 +454,7 @@ async fn caught(make: impl Fn(&Log, Window) -> Box<dyn Fn(&mut Block) + Sync>) -
         let mut rng = StdRng::seed_from_u64(seed);
         let log = random_log("s", &Shape { idles: false, ..Shape::default() }, &mut rng);
         let window = WINDOWS[seed as usize % 3];
-        let way = Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 7, memory: AMPLE, seed };
+        let way = Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 7, memory: AMPLE, executors: 0, seed };
         run_plain(&log, window, &way, None).await.unwrap();
         caught += usize::from(run_plain(&log, window, &way, Some(make(&log, window).as_ref())).await.is_err());
     }

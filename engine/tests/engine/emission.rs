@@ -55,7 +55,7 @@ fn log(rng: &mut StdRng) -> Log {
 
 async fn answer(query: &Query, log: &Log, relation: &Relation, emission: Emission, way: &Way) -> Vec<Cells> {
     let logical = logical_plan(query.sql, std::slice::from_ref(relation)).await;
-    let planned = PlannedQuery::plan_emitting(&logical, emission, way.options()).await.unwrap();
+    let planned = PlannedQuery::plan_emitting(&logical, emission, way.options_of(&logical, emission)).await.unwrap();
     let run = run_planned(planned, &[log.script()], &mut way.cut(), None).await.unwrap();
     cells_of(&run.batches(), 0.0)
 }

@@ -111,7 +111,7 @@ async fn check_cuts(case: &Case, seed: u64) -> usize {
     let logical = logical_plan(case.query.sql, &relations(&logs)).await;
     let expected = expected(case, &logs);
     for way in ways(seed) {
-        let planned = PlannedQuery::plan_emitting(&logical, PAIRS, way.options()).await.unwrap();
+        let planned = PlannedQuery::plan_emitting(&logical, PAIRS, way.options_of(&logical, PAIRS)).await.unwrap();
         let scripts: Vec<_> = logs.iter().map(Log::script).collect();
         let run = run_planned(planned, &scripts, &mut way.cut(), None).await.unwrap();
         if let Err(difference) = difference(&cells_of(&run.batches(), 0.0), &expected) {

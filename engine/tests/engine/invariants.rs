@@ -8,6 +8,7 @@ use crate::oracle::generate::{Shape, random_log, seeds};
 use crate::oracle::table::{Cell, Cells, cells_of, difference};
 use crate::oracle::{Event, Log, Row, Window, plain};
 use datafusion::arrow::datatypes::TimeUnit;
+use millstream_engine::plan::Emission;
 use millstream_engine::query::QueryOptions;
 use millstream_engine::testing::{EvenCut, Run, run_scripts};
 use millstream_engine::time::{EventTime, Watermark};
@@ -20,7 +21,7 @@ use rand::{Rng, SeedableRng};
 async fn run(sql: &str, log: &Log, window: Window, way: &Way) -> Result<Run, Error> {
     let relation = Relation::of_stream("t", log, &log.replay(), window);
     let logical = logical_plan(sql, &[relation]).await;
-    run_scripts(&logical, &[log.script()], &mut way.cut(), way.options(), None).await
+    run_scripts(&logical, &[log.script()], &mut way.cut(), way.options_of(&logical, Emission::default()), None).await
 }
 
 /// A stream of one partition with a row at each second, of these keys and integers.
@@ -374,7 +375,7 @@ async fn conservation_holds_for_each_input_of_a_join() {
     let logical = logical_plan(sql, &relations).await;
     for way in ways(1) {
         let scripts = [q.script(), s.script()];
-        let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options(), None).await.unwrap();
+        let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None).await.unwrap();
         let inputs: BTreeMap<_, _> = run.summary.counts.inputs.into_iter().collect();
         for (table, log, window) in windows {
             let replay = log.replay();

@@ -75,7 +75,7 @@ impl Case {
 
     async fn planned(&self, way: &Way) -> PlannedQuery {
         let logical = logical_plan(self.query.sql, &self.relations).await;
-        PlannedQuery::plan_emitting(&logical, self.emission(), way.options()).await.unwrap()
+        PlannedQuery::plan_emitting(&logical, self.emission(), way.options_of(&logical, self.emission())).await.unwrap()
     }
 }
 
@@ -152,7 +152,7 @@ fn a_sink_of_late_rows_that_does_not_belong_to_the_state_is_refused() {
     let log = log(1);
     let case = Case::new(COUNTS, &[("t", Window::new(12, 4))], &log);
     let tables = vec![Table { log: Arc::new(log), window: None }];
-    let job = Job { sql: case.query.sql, tables, given: None, emission: case.emission() };
+    let job = Job { sql: case.query.sql, tables, given: None, emission: case.emission(), seat: None };
     let pace = Pace { split_rows: 8, batch_rows: 20, checkpoint_epochs: 2, replay_rows: 40 };
     let (state, results, late) = (tempfile::tempdir().unwrap(), Ledger::default(), Ledger::default());
     let run = |late: &Ledger| {

@@ -70,7 +70,7 @@ async fn panes_cut_from_one_block_take_no_more_of_the_disk_than_their_own_rows()
     let log = Arc::new(long_strings(ROWS, LENGTH));
     let tables = vec![Table { log, window: Some(Window::new(2, 2)) }];
     for sql in ["SELECT window_end, k FROM s", "SELECT window_end, k, COUNT(*) AS n FROM s GROUP BY window_end, k"] {
-        let job = Job { sql, tables: tables.clone(), given: None, emission: Emission::default() };
+        let job = Job { sql, tables: tables.clone(), given: None, emission: Emission::default(), seat: None };
         let memory = StateMemory::new(0, std::env::temp_dir());
         let options = QueryOptions { state_memory: Arc::clone(&memory), ..QueryOptions::default() };
         let rows = cells_of(&run_in_blocks_of(64, &job, options).await.unwrap().batches(), 0.0);

@@ -19,6 +19,7 @@ use super::engine::Engine;
 use super::query::{Rows, RowsSink, RunningQuery};
 use super::running::Job;
 use super::subscription::Subscription;
+use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::explain::{explanation, plan_analyzed};
 use crate::running::{queries_table, state_table, watermarks_table};
@@ -177,6 +178,10 @@ impl Engine {
             Statement::ShowRunning(ShowRunning::Queries) => queries_table(&self.query_statuses())?,
             Statement::ShowRunning(ShowRunning::State) => state_table(&self.query_statuses())?,
             Statement::ShowRunning(ShowRunning::Watermarks) => watermarks_table(&self.ingests())?,
+            Statement::ShowRunning(ShowRunning::Executors) => match &self.shared.cluster {
+                Some(cluster) => cluster.table()?,
+                None => Cluster::no_table()?,
+            },
             other => return Ok(ControlFlow::Continue(other)),
         }))
     }

@@ -8,9 +8,12 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use millstream_connectors::is_pushed;
+use millstream_engine::cluster::Seat;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
 use millstream_sql::statement::Control;
-use millstream_sql::{ParsedStatement, Relation, RelationKind, Session as Language, Statement, StreamQuery};
+use millstream_sql::{
+    ParsedStatement, Relation, RelationKind, SERVER_SETTINGS, Session as Language, Statement, StreamQuery,
+};
 
 use super::answer::{Answer, fixed_rows};
 use super::builder::StreamSpec;
@@ -20,6 +23,7 @@ use super::query::{Rows, RunningQuery};
 use super::running::{Job, Running};
 use super::stream::PushStream;
 use super::subscription::Subscription;
+use crate::cluster::{Cluster, Declaration, Program};
 use crate::declarations::{Prepared, StreamSides, declare, prepare, query_options, register_stream, table_definition};
 use crate::error::{Error, Result};
 use crate::explain::{analysis, explanation};
@@ -43,6 +47,8 @@ pub(super) struct Shared {
     pub(super) running: Mutex<Running>,
     /// Where declarations and queries are kept; none where nothing outlives the process.
     pub(super) home: Option<Home>,
+    /// The executors at which the state of queries lies, if there are some.
+    pub(super) cluster: Option<Arc<Cluster>>,
     /// Held by whoever changes what is declared, from the look at it to the change.
     pub(super) changing: tokio::sync::Mutex<()>,
 }
@@ -70,10 +76,10 @@ impl Engine {
     /// An engine on which nothing is declared. State takes half of the machine's memory at the most, running plans a
     /// quarter; `SET state_memory` and `SET plan_memory` change that.
     pub fn new() -> Self {
-        Self::within(None)
+        Self::within(None, None)
     }
 
-    pub(super) fn within(home: Option<Home>) -> Self {
+    pub(super) fn within(home: Option<Home>, cluster: Option<Arc<Cluster>>) -> Self {
         let declared = Declared {
             language: Language::new(),
             sides: StreamSides::new(),
@@ -87,6 +93,7 @@ impl Engine {
             streams: LiveStreams::default(),
             running: Mutex::default(),
             home,
+            cluster,
             changing: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -401,7 +408,20 @@ impl Engine {
         script: &Script,
     ) -> Result<PlannedQuery> {
         let options = self.options(name, script)?;
+        let options = QueryOptions { seat: self.seat(query, parsed, script)?, ..options };
         plan_query(query, options).await.map_err(|error| placed(error, parsed, script))
+    }
+
+    /// Where the state of a query lies, if not in this process.
+    fn seat(&self, query: &StreamQuery, parsed: &ParsedStatement, script: &Script) -> Result<Option<Seat>> {
+        let (Some(cluster), Some(home)) = (&self.shared.cluster, &self.shared.home) else { return Ok(None) };
+        let is_off = self.language(script)?.setting("executors") == Some("off");
+        // The rows of materialized views are here and nowhere else.
+        if is_off || !query.is_streaming || query.reads_kept_rows {
+            return Ok(None);
+        }
+        let query = Declaration { text: parsed.text.clone(), settings: own_settings(script) };
+        cluster.seat(&Program { declarations: home.declarations(), query }).map(Some)
     }
 
     /// How a query of that name runs that is planned now.
@@ -415,6 +435,12 @@ impl Engine {
     pub(super) fn name_of(&self, sink: Option<&str>) -> String {
         self.declared().name_of(sink)
     }
+}
+
+/// The settings of a statement that another process knows too.
+fn own_settings(script: &Script) -> BTreeMap<String, String> {
+    let is_own = |key: &str| !SERVER_SETTINGS.contains(&key);
+    script.settings.iter().filter(|(key, _)| is_own(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 impl Declared {

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{Declared, Engine, Shared};
 use super::running::unplanned;
 use crate::cli::{self, StateArgs};
+use crate::cluster::{Cluster, ClusterOptions, Declaration};
 use crate::declarations::{declare, prepare};
 use crate::error::{Error, Result};
 use crate::session::Script;
@@ -158,6 +159,13 @@ impl Home {
 
     fn streams(&self) -> MutexGuard<'_, BTreeMap<String, LoggedPush>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is declared, in the order in which it was.
+    pub(super) fn declarations(&self) -> Vec<Declaration> {
+        let catalog = self.catalog();
+        let declared = catalog.0.statements.iter().filter(|kept| kept.query.is_empty());
+        declared.map(|kept| Declaration { text: kept.text.clone(), settings: kept.settings.clone() }).collect()
     }
 
     /// Whether a query of that name is kept.
@@ -391,13 +399,25 @@ fn read_catalog(files: &dyn Files) -> Result<(Catalog, u64)> {
 
 impl Engine {
     /// Opens an engine that keeps in `folder` what is declared and what runs, and goes on where an earlier process left
-    /// it. The plans of one query take half of the memory of all plans, or as many bytes as are given.
+    /// it. The plans of one query take half of the memory of all plans, or as many bytes as are given; the state of queries
+    /// lies at executors if `cluster` says how there are some.
     ///
     /// # Errors
     /// Fails if another process has the folder, and if what is in it cannot be read. What of it cannot be carried out
     /// any more is logged and stays.
-    pub(crate) async fn open(folder: &Path, args: &StateArgs, query_memory: Option<usize>) -> Result<Self> {
-        let engine = Self::within(Some(Home::open(folder, args)?));
+    pub(crate) async fn open(
+        folder: &Path,
+        args: &StateArgs,
+        query_memory: Option<usize>,
+        cluster: Option<ClusterOptions>,
+    ) -> Result<(Self, Option<Arc<Cluster>>)> {
+        // Another process has the executors as long as it has the folder.
+        let home = Home::open(folder, args)?;
+        let cluster = match cluster {
+            Some(options) => Some(Arc::new(Cluster::start(options).await?)),
+            None => None,
+        };
+        let engine = Self::within(Some(home), cluster.clone());
         engine.declared().memory.limit_queries(query_memory);
         if let Some(home) = &engine.shared.home {
             engine.declared().language.read_states(home.state.states());
@@ -405,7 +425,7 @@ impl Engine {
             engine.carry_out_again(home, statements.into_iter().map(Arc::new).collect()).await;
         }
         tokio::spawn(trim_now_and_then(Arc::downgrade(&engine.shared)));
-        Ok(engine)
+        Ok((engine, cluster))
     }
 
     /// Carries kept statements out; one may need another that was replaced after it.
@@ -498,7 +518,7 @@ mod tests {
     async fn a_stream_keeps_what_its_queries_need_and_its_retention_says() {
         let folder = tempfile::tempdir().unwrap();
         let args = StateArgs { durability: cli::Durability::ProcessCrash, ..StateArgs::default() };
-        let engine = Engine::open(folder.path(), &args, None).await.unwrap();
+        let (engine, _) = Engine::open(folder.path(), &args, None, None).await.unwrap();
         let declare = "CREATE STREAM words (word VARCHAR) WITH (connector = 'push', retention = '1 ns');
              CREATE STREAM kept (word VARCHAR) WITH (connector = 'push');
              CREATE MATERIALIZED VIEW counts AS SELECT COUNT(*) AS n FROM words";

@@ -245,6 +245,8 @@ impl Sink for RowsSink {
     }
 
     async fn begin(&mut self, _: &SinkWriter) -> millstream_engine::Result<Option<Epoch>> {
+        // An epoch that did not come to its end is run again.
+        self.staged.clear();
         Ok(None)
     }
 

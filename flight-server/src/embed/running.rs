@@ -10,10 +10,11 @@ use datafusion::common::runtime::SpawnedTask;
 use futures::FutureExt;
 use millstream_connectors::{ViewSink, is_pushed};
 use millstream_engine::Error as EngineError;
-use millstream_engine::durable::resume_streams;
+use millstream_engine::CheckpointPolicy;
+use millstream_engine::durable::{Durability, Misfit, StateDirectory, resume_streams};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{Location, StreamDefinition, StreamDurability};
-use millstream_engine::query::{PlannedQuery, Query, QueryProgress};
+use millstream_engine::query::{Handles, PlannedQuery, Query, QueryProgress, Recipe};
 use millstream_engine::secret::redacted;
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
@@ -90,6 +91,8 @@ struct Held {
 struct Begun {
     name: String,
     query: Query,
+    /// How it is begun again when executors were lost, if nothing keeps it.
+    recipe: Option<Recipe>,
     sink: Box<dyn Sink>,
     stop: watch::Sender<bool>,
     held: Held,
@@ -203,7 +206,14 @@ impl Engine {
         let sides = self.declared().sides.clone();
         let mut opened: BTreeMap<String, Arc<Ingest>> = BTreeMap::new();
         let mut begun = Vec::new();
-        for job in jobs {
+        for mut job in jobs {
+            if job.kept.is_none() && job.query.is_spread() {
+                if self.can_be_read_again(&job.query, &sides)? {
+                    begun.push(self.begin_spread(job, &sides)?);
+                    continue;
+                }
+                job.query = job.query.here();
+            }
             if job.kept.is_some() {
                 begun.push(self.begin_kept(job, &sides)?);
                 continue;
@@ -249,7 +259,8 @@ impl Engine {
             query.start(ingests.cloned().collect())
         });
         let (query, leases) = joined?;
-        Ok(Begun { name, query, sink, stop, held: Held { _leases: leases, ..Held::default() }, kept })
+        let held = Held { _leases: leases, ..Held::default() };
+        Ok(Begun { name, query, recipe: None, sink, stop, held, kept })
     }
 
     /// Gives a query the place in its streams where an earlier run left it.
@@ -258,13 +269,62 @@ impl Engine {
         let Job { query, sink, stop, kept } = job;
         let name = query.name().to_owned();
         let state = home.state();
-        let mut kept_query = [query.keep_in(&state.directory, state.policy, state.misfit)?];
-        let streams = resume_streams(&mut kept_query, &state.directory, |stream| self.open_stream(stream, sides))?;
+        let query = query.stored_at(state.place(), state.durability);
+        let (query, held) = self.placed(query, &state.directory, state.policy, state.misfit, sides)?;
+        Ok(Begun { name, query, recipe: None, sink, stop, held, kept })
+    }
+
+    /// Gives a query the place in its streams where the directory says it was.
+    fn placed(
+        &self,
+        query: PlannedQuery,
+        directory: &StateDirectory,
+        policy: CheckpointPolicy,
+        misfit: Misfit,
+        sides: &StreamSides,
+    ) -> Result<(Query, Held)> {
+        let mut kept = [query.keep_in(directory, policy, misfit)?];
+        let streams = resume_streams(&mut kept, directory, |stream| self.open_stream(stream, sides))?;
         let ingests = streams.into_iter().flatten().collect::<Vec<_>>();
-        let [query] = kept_query;
+        let [query] = kept;
         let query = query.start(ingests.clone())?;
-        let held = Held { _reading: ingests.into_iter().map(read).collect(), ..Held::default() };
-        Ok(Begun { name, query, sink, stop, held, kept })
+        Ok((query, Held { _reading: ingests.into_iter().map(read).collect(), ..Held::default() }))
+    }
+
+    /// Whether all that a query reads can be read again when an executor is lost, and its late rows go nowhere.
+    fn can_be_read_again(&self, query: &PlannedQuery, sides: &StreamSides) -> Result<bool> {
+        let mut is_replayable = query.late_guarantee().is_none();
+        for stream in query.streams() {
+            is_replayable &= self.open_stream(stream, sides)?.is_replayable();
+        }
+        Ok(is_replayable)
+    }
+
+    /// Begins a query that nothing keeps and whose state lies at executors.
+    fn begin_spread(&self, job: Job, sides: &StreamSides) -> Result<Begun> {
+        let Job { query, sink, stop, kept } = job;
+        let (name, recipe) = (query.name().to_owned(), query.recipe());
+        let (query, held) = self.placed_for_now(query, sides)?;
+        Ok(Begun { name, query, recipe: Some(recipe), sink, stop, held, kept })
+    }
+
+    /// Gives a query a place for as long as this process lives.
+    fn placed_for_now(&self, query: PlannedQuery, sides: &StreamSides) -> Result<(Query, Held)> {
+        let cluster = self.shared.cluster.as_ref().ok_or_else(|| EngineError::internal("there are no executors"))?;
+        let (directory, place) = cluster.scratch();
+        let query = query.stored_at(place, Durability::ProcessCrash);
+        self.placed(query, directory, CheckpointPolicy::default(), Misfit::Refuse, sides)
+    }
+
+    /// Begins a query anew that has lost executors, where the lineage says it was.
+    async fn again(&self, recipe: &Recipe, handles: &Handles) -> millstream_engine::Result<(Query, Held)> {
+        let query = recipe.plan().await?;
+        let sides = self.declared().sides.clone();
+        let (query, held) = self.placed_for_now(query, &sides).map_err(|error| match error {
+            Error::Engine(error) => error,
+            other => unplanned(&other),
+        })?;
+        Ok((query.continuing(handles), held))
     }
 
     /// Runs a query in a task of its own; `failures` is how often it has failed without running well between.
@@ -273,8 +333,8 @@ impl Engine {
     }
 
     fn spawn_in(&self, running: &mut Running, begun: Begun, failures: u32) -> RunningQuery {
-        let Begun { name, query, mut sink, stop, held, kept } = begun;
-        let (progress, stopped) = (query.progress(), stop.subscribe());
+        let Begun { name, query, recipe, mut sink, stop, held, kept } = begun;
+        let (progress, stopped, handles) = (query.progress(), stop.subscribe(), query.handles());
         let live = Live {
             name: name.clone(),
             stop: stop.clone(),
@@ -292,12 +352,33 @@ impl Engine {
         while running.tasks.try_join_next().is_some() {}
         let (shared, task_name, begun_at) = (Arc::downgrade(&self.shared), name.clone(), Instant::now());
         running.tasks.spawn(async move {
-            let run = AssertUnwindSafe(query.run(sink.as_mut(), stopped)).catch_unwind().await;
-            let panicked = |_| Err(EngineError::internal("the query panicked; the panic is on stderr"));
-            let summary = run.unwrap_or_else(panicked);
+            let (mut query, mut held) = (query, held);
+            let summary = loop {
+                let run = AssertUnwindSafe(query.run(sink.as_mut(), stopped.clone())).catch_unwind().await;
+                let panicked = |_| Err(EngineError::internal("the query panicked; the panic is on stderr"));
+                let ended = run.unwrap_or_else(panicked);
+                let (Err(error), Some(recipe), Some(shared)) = (&ended, &recipe, shared.upgrade()) else { break ended };
+                if !error.is_lost() || *stopped.borrow() {
+                    break ended;
+                }
+                tracing::warn!(query = %task_name, %error, "goes on from its lineage");
+                // What it read is not read on, or its logs would wait for it.
+                drop(held);
+                let engine = Self { shared };
+                match engine.again(recipe, &handles).await {
+                    Ok(begun) => (query, held) = begun,
+                    Err(error) => break Err(error),
+                }
+                if let Some(live) = engine.running().queries.get_mut(&id) {
+                    live.ingests = query.ingests();
+                }
+            };
             // The rows are at their end before the program is told how the query ended.
-            drop((sink, held));
+            drop(sink);
             let engine = shared.upgrade().map(|shared| Self { shared });
+            if let (Some(engine), Some(_)) = (&engine, &recipe) {
+                engine.forget_for_good(&task_name);
+            }
             if let (Some(engine), Some(kept), Err(error)) = (&engine, &kept, &summary) {
                 let failures = if begun_at.elapsed() >= WELL_AFTER { 0 } else { failures };
                 engine.give_trouble(id, kept, error, failures);
@@ -311,6 +392,14 @@ impl Engine {
             }
         });
         RunningQuery { name, stop, progress, ended, _engine: self.clone() }
+    }
+
+    /// Forgets what was kept of a query for as long as it ran.
+    fn forget_for_good(&self, name: &str) {
+        let Some(cluster) = &self.shared.cluster else { return };
+        if let Err(error) = cluster.scratch().0.forget_query(name) {
+            tracing::warn!(query = name, %error, "what is left of a query could not be removed");
+        }
     }
 
     /// Notes that a kept query has failed, and begins it again after a pause where that can help.
@@ -330,7 +419,11 @@ impl Engine {
         if !may_pass {
             return;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
+        let pause = match error.is_lost() {
+            // There are others, or it waits for them.
+            true => Duration::ZERO,
+            false => FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE),
+        };
         let mut stopped = live.stop.subscribe();
         let (shared, kept) = (Arc::downgrade(&self.shared), Arc::clone(kept));
         running.tasks.spawn(async move {
@@ -508,7 +601,7 @@ pub(super) fn unplanned(error: &Error) -> EngineError {
 /// Whether a failure may be over when the query is begun again: something outside has failed.
 fn may_pass(error: &EngineError) -> bool {
     match error {
-        EngineError::External { .. } => true,
+        EngineError::External { .. } | EngineError::Lost { .. } => true,
         EngineError::Shared(error) => may_pass(error),
         _ => false,
     }

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::access::User;
 use super::confine::Confinement;
 use super::roles::Role;
-use crate::cli::{Durability, ServeArgs};
+use super::cluster::{ClusterConfig, ClusterTls, millis};
+use crate::cli::{Durability, LinkArgs, ServeArgs};
+use crate::cluster::ClusterOptions;
 use crate::error::{Error, Result};
 
 /// How a server is set up.
@@ -48,6 +50,9 @@ pub(super) struct Config {
     /// How connections are encrypted; not at all unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<Tls>,
+    /// Where the state of queries lies: in this process unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<ClusterConfig>,
     /// What those may do who have other roles than reader, writer and admin.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) roles: Vec<Role>,
@@ -93,6 +98,7 @@ impl Default for Config {
             allowed_paths: None,
             allowed_hosts: None,
             tls: None,
+            cluster: None,
             roles: Vec::new(),
             users: Vec::new(),
         }
@@ -121,6 +127,7 @@ impl Config {
         if let Some(seconds) = args.resume_seconds {
             config.resume_seconds = seconds;
         }
+        config.set_cluster(args);
         config.standby |= args.standby;
         config.insecure |= args.insecure;
         config.check()?;
@@ -137,6 +144,9 @@ impl Config {
         if let Some(fault) = self.users.iter().find_map(User::fault) {
             return Err(Error::Usage(fault));
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.check(self.insecure)?;
+        }
         let is_guarded = self.tls.is_some() && !self.users.is_empty();
         if self.listen.ip().is_loopback() || is_guarded || self.insecure {
             return Ok(());
@@ -145,6 +155,37 @@ impl Config {
         Err(Error::Usage(format!(
             "{listen} is open to other machines: set up TLS and users, or say --insecure where the network is trusted"
         )))
+    }
+
+    /// What the arguments say of executors.
+    fn set_cluster(&mut self, args: &ServeArgs) {
+        let is_wanted = args.cluster || args.executors.is_some() || args.cluster_listen.is_some();
+        if !is_wanted && self.cluster.is_none() {
+            return;
+        }
+        let cluster = self.cluster.get_or_insert_default();
+        if args.cluster {
+            cluster.executors = None;
+        }
+        cluster.executors = args.executors.or(cluster.executors);
+        cluster.listen = args.cluster_listen.or(cluster.listen);
+        cluster.executor_timeout_ms = args.executor_timeout.map_or(cluster.executor_timeout_ms, millis);
+        cluster.executor_memory_bytes = args.executor_memory.or(cluster.executor_memory_bytes);
+        if let Some(advertise) = &args.advertise {
+            cluster.advertise = Some(advertise.clone());
+        }
+        let LinkArgs { cluster_ca, cluster_cert, cluster_key } = &args.links;
+        if let (Some(ca), Some(cert), Some(key)) = (cluster_ca, cluster_cert, cluster_key) {
+            cluster.tls = Some(ClusterTls { ca: ca.clone(), cert: cert.clone(), key: key.clone() });
+        }
+    }
+
+    /// How executors are found, if there are to be some.
+    ///
+    /// # Errors
+    /// Names a certificate that cannot be used.
+    pub(super) fn cluster_options(&self) -> Result<Option<ClusterOptions>> {
+        self.cluster.as_ref().map(|cluster| cluster.options(&self.data_dir)).transpose()
     }
 
     /// What one statement may take.

@@ -10,6 +10,7 @@
 //! `spool` how those of endless queries are, `ingest` and `http` how rows come in, `access` and `roles` who may do what.
 
 mod access;
+mod cluster;
 mod config;
 mod confine;
 mod flight;
@@ -45,6 +46,7 @@ use tonic::service::Routes;
 use tonic::transport::{Certificate, Identity, Server as Transport, ServerTlsConfig};
 
 use crate::cli::{ServeArgs, StateArgs};
+use crate::cluster::Cluster;
 use crate::embed::Engine;
 use crate::error::{Error, Result};
 use access::Access;
@@ -104,7 +106,7 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
     let access = Access::new(&config.users, &config.roles).map_err(Error::Usage)?;
     let listener = TcpListener::bind(config.listen).await.map_err(|source| cannot_listen(config.listen, source))?;
     let address = listener.local_addr().map_err(|source| cannot_listen(config.listen, source))?;
-    let Some(engine) = open(&config, &mut stop).await? else { return Ok(()) };
+    let Some((engine, cluster)) = open(&config, &mut stop).await? else { return Ok(()) };
     let server = Arc::new(Server {
         engine: engine.clone(),
         sessions: Sessions::default(),
@@ -118,9 +120,15 @@ pub async fn run(args: &ServeArgs, mut stop: watch::Receiver<bool>) -> Result<()
     });
     let scheme = if tls.is_some() { "grpc+tls" } else { "grpc" };
     print(&format!("millstream listens on {scheme}://{address}\n"))?;
+    if let Some(cluster) = &cluster {
+        print(&format!("executors register at {}\n", cluster.url()))?;
+    }
     let served = serve(&server, listener, config.max_connections, tls, stop).await;
     // A query that does not end in this time is left to the end of the process.
     let _ = tokio::time::timeout(GRACE, engine.stop()).await;
+    if let Some(cluster) = cluster {
+        cluster.end().await;
+    }
     served
 }
 
@@ -152,11 +160,14 @@ fn cannot_listen(address: SocketAddr, source: std::io::Error) -> Error {
 }
 
 /// Opens the engine; a standby waits until it can. None if it is stopped before.
-async fn open(config: &Config, stop: &mut watch::Receiver<bool>) -> Result<Option<Engine>> {
+async fn open(
+    config: &Config,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<(Engine, Option<Arc<Cluster>>)>> {
     let args = StateArgs { durability: config.durability, ..StateArgs::default() };
     let mut has_said = false;
     loop {
-        match Engine::open(&config.data_dir, &args, config.max_query_memory_bytes).await {
+        match Engine::open(&config.data_dir, &args, config.max_query_memory_bytes, config.cluster_options()?).await {
             Err(Error::Engine(error)) if config.standby && error.is_in_use() => {
                 if !std::mem::replace(&mut has_said, true) {
                     print(&format!("millstream stands by for {}\n", config.data_dir.display()))?;

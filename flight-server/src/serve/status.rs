@@ -23,7 +23,7 @@ fn code(error: &EngineError) -> Code {
     match error {
         EngineError::Query { .. } | EngineError::Data { .. } => Code::InvalidArgument,
         EngineError::External { .. } if error.is_disk_full() => Code::ResourceExhausted,
-        EngineError::External { .. } => Code::Unavailable,
+        EngineError::External { .. } | EngineError::Lost { .. } => Code::Unavailable,
         EngineError::State { .. } | EngineError::InUse { .. } => Code::FailedPrecondition,
         // Out of memory has a hint; anything else a plan fails of is in the values.
         EngineError::Plan(_) if error.hint().is_some() => Code::ResourceExhausted,

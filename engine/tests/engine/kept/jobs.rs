@@ -21,7 +21,7 @@ pub(crate) fn replayable(seed: u64) -> Vec<Job> {
     let shape = Shape { rows: 90, partitions: 2, idles: false, ..Shape::default() };
     let (s, q) = (Arc::new(random_log("s", &shape, &mut rng)), Arc::new(random_log("q", &shape, &mut rng)));
     let table = |log: &Arc<Log>, window| Table { log: Arc::clone(log), window };
-    let job = |sql, tables| Job { sql, tables, given: None, emission: Emission::default() };
+    let job = |sql, tables| Job { sql, tables, given: None, emission: Emission::default(), seat: None };
     vec![
         job(
             "SELECT window_end, k, COUNT(*) AS n, SUM(i) AS s, MIN(d) AS d FROM s GROUP BY window_end, k",
@@ -56,7 +56,7 @@ pub(crate) fn live() -> Vec<Job> {
         "SELECT window_end, o, i FROM s",
         "SELECT window_end, array_agg(o) AS o, COUNT(*) AS n FROM s GROUP BY window_end, g",
     ]
-    .map(|sql| Job { sql, tables: tables.clone(), given: Some(Arc::default()), emission: Emission::default() })
+    .map(|sql| Job { sql, tables: tables.clone(), given: Some(Arc::default()), emission: Emission::default(), seat: None })
     .to_vec()
 }
 

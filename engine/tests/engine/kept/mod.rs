@@ -14,6 +14,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use futures::future::join_all;
+use millstream_engine::cluster::Seat;
 use millstream_engine::durable::{Misfit, StateDirectory, resume_streams};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{Emission, Input, StreamTable};
@@ -47,6 +48,8 @@ pub(crate) struct Job {
     /// The rows given so far, if the streams cannot be read again.
     pub(crate) given: Option<Arc<AtomicUsize>>,
     pub(crate) emission: Emission,
+    /// Where its state lies.
+    pub(crate) seat: Option<Seat>,
 }
 
 /// How a run is paced; changes no row.
@@ -164,7 +167,11 @@ pub(crate) async fn run_together(
     let job = members[0].job;
     let mut queries = Vec::new();
     for member in &mut members {
-        let options = QueryOptions { name: member.name.to_owned(), ..options(pace.batch_rows) };
+        let options = QueryOptions {
+            name: member.name.to_owned(),
+            seat: member.job.seat.clone(),
+            ..options(pace.batch_rows)
+        };
         let planned = PlannedQuery::plan_emitting(member.logical, member.job.emission, options).await?;
         let planned = match member.late_sink.take() {
             Some(sink) => planned.send_late_to(sink),
@@ -193,7 +200,7 @@ pub(crate) async fn run_together(
     Ok(join_all(running).await)
 }
 
-fn options(batch_rows: usize) -> QueryOptions {
+pub(crate) fn options(batch_rows: usize) -> QueryOptions {
     QueryOptions {
         interval: Duration::ZERO,
         batch_rows,

@@ -8,12 +8,13 @@ use millstream_engine::Error;
 use millstream_engine::durable::{Durability, ObjectFiles, StateDirectory};
 use millstream_engine::plan::Emission;
 use millstream_engine::sink::Sink;
-use rand::Rng;
+use millstream_engine::testing::{Fate, LocalExecutors, Moment};
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 
 use super::sink::{End, Ledger, LedgerSink, is_lost_answer};
-use super::{Job, Pace, Table, as_process};
+use super::{Job, Pace, Table, as_process, options};
 use crate::oracle::Log;
 use crate::oracle::batch::{Relation, logical_plan, results};
 use crate::oracle::check::Query;
@@ -97,6 +98,19 @@ impl State {
     }
 }
 
+/// An executor is lost in every tenth exchange or so, for a while.
+fn losses(rng: &mut StdRng) -> Fate {
+    let (mut rng, mut left) = (StdRng::seed_from_u64(rng.random()), MOST_DEATHS / 2);
+    Box::new(move |executors| {
+        if left == 0 || !rng.random_bool(0.1) {
+            return None;
+        }
+        left -= 1;
+        let moment = [Moment::Before, Moment::During, Moment::After][rng.random_range(0..3)];
+        Some((rng.random_range(0..executors), moment))
+    })
+}
+
 /// A query and what outlives it.
 struct Lives {
     job: Job,
@@ -105,6 +119,8 @@ struct Lives {
     ledger: Ledger,
     /// Where its late rows go.
     late: Option<Ledger>,
+    /// Executors that outlive it, if its state lies there.
+    executors: Option<Arc<LocalExecutors>>,
 }
 
 impl Lives {
@@ -117,10 +133,21 @@ impl Lives {
         rng: &mut StdRng,
     ) -> Self {
         let tables = logs.iter().map(|log| Table { log: Arc::new(log.clone()), window: None }).collect();
-        let job = Job { sql: query.sql, tables, given: None, emission };
         let state =
             if rng.random() { State::Store(Arc::default()) } else { State::Folder(tempfile::tempdir().unwrap()) };
-        Self { job, relations: relations.to_vec(), state, ledger: Ledger::default(), late }
+        // Executors of other processes find a folder, but not a store in the memory of this one.
+        let executors = match &state {
+            State::Folder(folder) if rng.random() => {
+                let logical = as_process(logical_plan(query.sql, relations));
+                let executors = LocalExecutors::new(rng.random_range(1..5), &logical, emission, &options(1_000));
+                executors.lose(losses(rng));
+                Some((executors.seat(Some(folder.path().into())), executors))
+            }
+            _ => None,
+        };
+        let (seat, executors) = executors.unzip();
+        let job = Job { sql: query.sql, tables, given: None, emission, seat };
+        Self { job, relations: relations.to_vec(), state, ledger: Ledger::default(), late, executors }
     }
 
     /// Starts the query until it comes to its end; how many deaths that took.
@@ -146,6 +173,14 @@ impl Lives {
             let death = (deaths < MOST_DEATHS).then(|| (rng.random_range(1..4), End::LoseAnswer));
             Box::new(LedgerSink::new(late.clone(), None, death)) as Box<dyn Sink>
         });
+        if let Some(executors) = self.executors.as_ref().filter(|_| deaths < MOST_DEATHS) {
+            // They come and go between its lives.
+            match rng.random_range(0..8) {
+                0 => executors.start("executor-9"),
+                1 if executors.slots().len() > 1 => executors.end(executors.slots().keys().next().unwrap()),
+                _ => {}
+            }
+        }
         let (sender, stop) = watch::channel(false);
         // A third of the runs are told to stop, at any of their steps: many of them while they still recover.
         let polls = if deaths < MOST_DEATHS && rng.random_bool(0.3) { rng.random_range(1..80) } else { u32::MAX };
@@ -157,7 +192,7 @@ impl Lives {
         });
         match ended {
             Ok(summary) => Ok(!summary.was_stopped),
-            Err(error) if is_lost_answer(&error) => Ok(false),
+            Err(error) if is_lost_answer(&error) || error.is_lost() => Ok(false),
             Err(error) => Err(format!("{} after {deaths} deaths: {error}: {error:?}", self.job.sql)),
         }
     }

@@ -1,8 +1,10 @@
 //! Ways to cut a log and to run a query, none of which may change a row.
 
+use datafusion::logical_expr::LogicalPlan;
+use millstream_engine::plan::Emission;
 use millstream_engine::query::QueryOptions;
 use millstream_engine::state::StateMemory;
-use millstream_engine::testing::Cut;
+use millstream_engine::testing::{Cut, LocalExecutors};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,6 +19,8 @@ pub(crate) struct Way {
     pub(crate) key_partitions: u32,
     /// The memory for state, in bytes.
     pub(crate) memory: usize,
+    /// How many executors the state is spread over; none for this process alone.
+    pub(crate) executors: usize,
     pub(crate) seed: u64,
 }
 
@@ -39,18 +43,26 @@ impl Way {
         }
     }
 
+    /// The same for a query, whose state may be spread.
+    pub(crate) fn options_of(&self, logical: &LogicalPlan, emission: Emission) -> QueryOptions {
+        let options = self.options();
+        let executors = (self.executors > 0).then(|| LocalExecutors::new(self.executors, logical, emission, &options));
+        QueryOptions { seat: executors.map(|executors| executors.seat(None)), ..options }
+    }
+
     pub(crate) fn cut(&self) -> RandomCut {
         RandomCut { block_rows: self.block_rows, records: self.records, rng: StdRng::seed_from_u64(self.seed) }
     }
 }
 
-/// Rows one by one, a few at a time, and all at once, on one to three tasks.
-pub(crate) fn ways(seed: u64) -> [Way; 4] {
+/// Rows one by one, a few at a time, and all at once, on one to three tasks, in this process and on three executors.
+pub(crate) fn ways(seed: u64) -> [Way; 5] {
     [
-        Way { block_rows: 1, records: 1, tasks: 1, key_partitions: 1, memory: AMPLE, seed },
-        Way { block_rows: 3, records: 4, tasks: 3, key_partitions: 7, memory: SCARCE, seed },
-        Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 1024, memory: NONE, seed },
-        Way { block_rows: usize::MAX, records: usize::MAX, tasks: 2, key_partitions: 7, memory: AMPLE, seed },
+        Way { block_rows: 1, records: 1, tasks: 1, key_partitions: 1, memory: AMPLE, executors: 0, seed },
+        Way { block_rows: 3, records: 4, tasks: 3, key_partitions: 7, memory: SCARCE, executors: 0, seed },
+        Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 1024, memory: NONE, executors: 0, seed },
+        Way { block_rows: usize::MAX, records: usize::MAX, tasks: 2, key_partitions: 7, memory: AMPLE, executors: 0, seed },
+        Way { block_rows: 5, records: 6, tasks: 2, key_partitions: 64, memory: SCARCE, executors: 3, seed },
     ]
 }
 

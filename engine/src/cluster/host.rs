@@ -1,0 +1,205 @@
+//! An executor: it holds slots of queries and does what drivers ask of it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::common::runtime::SpawnedTask;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::error::SentError;
+use super::frame::{Frame, from_json, to_json};
+use super::message::{ApplySpec, Assign, FAILED, Reign, Reply, Request, WrittenSlot};
+use super::owned::{Owned, deltas_of};
+use crate::error::{Error, Result};
+use crate::executor::StageDelta;
+use crate::query::PlannedQuery;
+
+/// How an executor learns what a query is.
+#[async_trait]
+pub trait Programs: fmt::Debug + Send + Sync {
+    /// The query that `program` says, as [`super::Seat::program`] has it.
+    ///
+    /// # Errors
+    /// Fails if it cannot be planned here.
+    async fn plan(&self, program: &str) -> Result<PlannedQuery>;
+}
+
+/// An executor's slots of all queries.
+#[derive(Debug, Clone)]
+pub struct Host {
+    programs: Arc<dyn Programs>,
+    queries: Arc<Mutex<HashMap<String, Arc<AsyncMutex<Owned>>>>>,
+    rows: Arc<AtomicU64>,
+}
+
+/// What an executor holds, in figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Slots of all queries.
+    pub slots: usize,
+    /// The memory of their state, in bytes.
+    pub state_bytes: u64,
+    /// State rows that were taken in since its start.
+    pub rows: u64,
+}
+
+impl Host {
+    /// An executor that holds nothing.
+    pub fn new(programs: Arc<dyn Programs>) -> Self {
+        Self { programs, queries: Arc::default(), rows: Arc::default() }
+    }
+
+    /// Does a task of an exchange; failures of the query itself are among the frames it gives.
+    ///
+    /// It is done to its end also if nobody waits for that, and what it has done is not done twice.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if it does not hold what it was asked about, or a later driver has begun.
+    pub async fn apply(&self, spec: &[u8], frames: Vec<Frame>) -> Result<Vec<Frame>> {
+        let (host, spec) = (self.clone(), from_json::<ApplySpec>(spec)?);
+        // A slot that stopped halfway could neither go on nor begin again.
+        let done = tokio::spawn(async move { host.apply_now(&spec, &frames).await }).await;
+        match done.map_err(|error| Error::internal(format!("a task ended early: {error}")))? {
+            Err(error) if !error.is_lost() => Ok(vec![Frame::of(FAILED, &SentError::from(&error), None)?]),
+            ended => ended,
+        }
+    }
+
+    async fn apply_now(&self, spec: &ApplySpec, frames: &[Frame]) -> Result<Vec<Frame>> {
+        if frames.len() != spec.frames {
+            return Err(Error::lost(format!("{} of {} frames have arrived", frames.len(), spec.frames)));
+        }
+        let query = self.owned(&spec.reign)?;
+        let mut owned = query.lock().await;
+        check_term(&owned, &spec.reign)?;
+        let deltas = deltas_of(frames, spec.slots.len(), owned.template())?;
+        let rows: usize = deltas.iter().map(StageDelta::row_count).sum();
+        let answer = owned.apply(spec, deltas).await?;
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        Ok(answer)
+    }
+
+    /// Answers a driver's question.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] as for [`Host::apply`]; other failures are in the answer.
+    pub async fn call(&self, request: &[u8]) -> Result<Bytes> {
+        let (host, request) = (self.clone(), from_json::<Request>(request)?);
+        let answered = tokio::spawn(async move { host.answer(request).await }).await;
+        let reply = match answered.map_err(|error| Error::internal(format!("an answer ended early: {error}")))? {
+            Err(error) if error.is_lost() => return Err(error),
+            Err(error) => Reply::Failed(SentError::from(&error)),
+            Ok(reply) => reply,
+        };
+        Ok(to_json(&reply)?.into())
+    }
+
+    async fn answer(&self, request: Request) -> Result<Reply> {
+        match request {
+            Request::Hold(reign) => self.hold(&reign).await,
+            Request::Assign(assign) => self.assign(&assign).await,
+            Request::Image { reign, epoch, everything } => {
+                self.owned_in(&reign).await?.lock().await.image(epoch, everything)?;
+                Ok(Reply::Done)
+            }
+            Request::Write { reign, epoch } => {
+                let query = self.owned_in(&reign).await?;
+                let work = query.lock().await.writing(epoch)?;
+                let written: Result<Vec<WrittenSlot>> = SpawnedTask::spawn_blocking(work)
+                    .join()
+                    .await
+                    .map_err(|error| Error::internal(format!("a checkpoint ended early: {error}")))?;
+                let written = written?;
+                query.lock().await.note_written(&written);
+                Ok(Reply::Written(written))
+            }
+            Request::Release(reign) => {
+                if let Ok(query) = self.owned(&reign) {
+                    check_term(&*query.lock().await, &reign)?;
+                    self.queries().remove(&reign.query);
+                }
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    /// Begins a term of a query, and tells what is held of it.
+    async fn hold(&self, reign: &Reign) -> Result<Reply> {
+        let Ok(query) = self.owned(reign) else { return Ok(Reply::Held(Vec::new())) };
+        let mut owned = query.lock().await;
+        if owned.term > reign.term {
+            return Err(outdated(&owned, reign));
+        }
+        owned.begin_term(reign.term);
+        Ok(Reply::Held(owned.held()))
+    }
+
+    async fn assign(&self, assign: &Assign) -> Result<Reply> {
+        let known = self.owned(&assign.reign).ok();
+        let query = match known {
+            Some(query) if query.lock().await.is_of(&assign.program) => query,
+            _ => self.begin(assign).await?,
+        };
+        let mut owned = query.lock().await;
+        if owned.term > assign.reign.term {
+            return Err(outdated(&owned, &assign.reign));
+        }
+        owned.term = assign.reign.term;
+        owned.assign(assign).await?;
+        Ok(Reply::Done)
+    }
+
+    /// Plans a query that is new here.
+    async fn begin(&self, assign: &Assign) -> Result<Arc<AsyncMutex<Owned>>> {
+        let Assign { reign, program, .. } = assign;
+        let planned = self.programs.plan(program).await?;
+        let owned = Owned::new(reign.term, program.clone(), planned.stage, assign.store.as_ref())?;
+        let contracts: Vec<String> = owned.contracts()?.into_iter().map(|(contract, _)| contract).collect();
+        if contracts != assign.contracts {
+            let hint = "have all processes of the cluster read the same version of files and tables, or SET executors = 'off'";
+            return Err(Error::query("an executor plans the query otherwise than the driver", hint));
+        }
+        let owned = Arc::new(AsyncMutex::new(owned));
+        self.queries().insert(reign.query.clone(), Arc::clone(&owned));
+        Ok(owned)
+    }
+
+    fn queries(&self) -> MutexGuard<'_, HashMap<String, Arc<AsyncMutex<Owned>>>> {
+        // An insertion or a removal is whole.
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owned(&self, reign: &Reign) -> Result<Arc<AsyncMutex<Owned>>> {
+        let known = self.queries().get(&reign.query).cloned();
+        known.ok_or_else(|| Error::lost(format!("query {} is not held", reign.query)))
+    }
+
+    async fn owned_in(&self, reign: &Reign) -> Result<Arc<AsyncMutex<Owned>>> {
+        let query = self.owned(reign)?;
+        check_term(&*query.lock().await, reign)?;
+        Ok(query)
+    }
+
+    /// What it holds; of a query that is at work just now nothing is said.
+    pub fn held(&self) -> Held {
+        let queries: Vec<_> = self.queries().values().cloned().collect();
+        let mut held = Held { rows: self.rows.load(Ordering::Relaxed), ..Held::default() };
+        for figures in queries.iter().filter_map(|query| Some(query.try_lock().ok()?.figures())) {
+            held.slots += figures.0;
+            held.state_bytes += figures.1;
+        }
+        held
+    }
+}
+
+fn check_term(owned: &Owned, reign: &Reign) -> Result<()> {
+    if owned.term == reign.term { Ok(()) } else { Err(outdated(owned, reign)) }
+}
+
+fn outdated(owned: &Owned, reign: &Reign) -> Error {
+    Error::lost(format!("query {} is in term {}, not {}", reign.query, owned.term, reign.term))
+}

@@ -1,0 +1,312 @@
+//! What an executor holds of one query: its slots, each a stage.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::runtime::SpawnedTask;
+
+use super::frame::{Frame, in_parts};
+use super::message::{
+    ApplySpec, Assign, DeltaHead, EMITTED, EmittedHead, HeldSlot, RECEIPT, Receipt, StoreAccess, WrittenSlot,
+};
+use super::slots::KeyRange;
+use crate::batch::Epoch;
+use crate::checkpoint::{PaneTag, Saved, StageImage};
+use crate::durable::{CheckpointWriter, Files, StatePlace, load_stages};
+use crate::error::{Error, Result};
+use crate::executor::{Added, Emitted, LeafDelta, Stage, StageDelta};
+use crate::time::EventTime;
+use crate::window::Pane;
+
+/// The slots of a query.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) term: u64,
+    program: String,
+    /// A stage without state, of which slots are made.
+    template: Stage,
+    store: Option<Store>,
+    slots: BTreeMap<KeyRange, Slot>,
+    /// Images that were taken and not written yet.
+    images: Vec<(KeyRange, Vec<StageImage>)>,
+}
+
+/// Where checkpoints go.
+#[derive(Debug, Clone)]
+struct Store {
+    files: Arc<dyn Files>,
+    folder: String,
+}
+
+#[derive(Debug)]
+struct Slot {
+    stage: Stage,
+    /// The epoch that it takes next.
+    next: Epoch,
+    /// What the last epoch gave, to be given again.
+    given: Vec<Emitted>,
+    /// What the last checkpoint has of it.
+    saved: Option<Saved>,
+}
+
+/// What a task of an exchange has for each of its slots.
+pub(super) type Deltas = Vec<StageDelta>;
+
+impl Owned {
+    pub(super) fn new(term: u64, program: String, template: Stage, store: Option<&StoreAccess>) -> Result<Self> {
+        let store = store.map(Store::open).transpose()?;
+        Ok(Self { term, program, template, store, slots: BTreeMap::new(), images: Vec::new() })
+    }
+
+    /// Whether it is of the same query in the same words.
+    pub(super) fn is_of(&self, program: &str) -> bool {
+        self.program == program
+    }
+
+    /// A stage of it without state.
+    pub(super) const fn template(&self) -> &Stage {
+        &self.template
+    }
+
+    /// The contracts of its stages.
+    pub(super) fn contracts(&self) -> Result<Vec<(String, Vec<SchemaRef>)>> {
+        self.template.contracts()
+    }
+
+    /// Begins a term: images of the one before will not be asked for.
+    pub(super) fn begin_term(&mut self, term: u64) {
+        self.term = term;
+        self.images.clear();
+        for slot in self.slots.values_mut() {
+            slot.saved = None;
+            slot.stage.forget_images();
+        }
+    }
+
+    /// The slots that it holds.
+    pub(super) fn held(&self) -> Vec<HeldSlot> {
+        let slots = self.slots.iter();
+        slots.map(|(range, slot)| HeldSlot { range: *range, next: slot.next, program: self.program.clone() }).collect()
+    }
+
+    /// How many slots there are, and the memory of their state.
+    pub(super) fn figures(&self) -> (usize, u64) {
+        (self.slots.len(), self.slots.values().map(|slot| slot.stage.counts().state_bytes).sum())
+    }
+
+    /// Keeps some slots and begins others, from a checkpoint if there is one.
+    pub(super) async fn assign(&mut self, assign: &Assign) -> Result<()> {
+        self.slots.retain(|range, _| assign.keep.contains(range));
+        if let Some(missing) = assign.keep.iter().find(|range| !self.slots.contains_key(range)) {
+            return Err(Error::lost(format!("slot {missing} is not held")));
+        }
+        if let Some(store) = &assign.store {
+            self.store = Some(Store::open(store)?);
+        }
+        let all = KeyRange::all(self.template.key_partitions());
+        for range in &assign.begin {
+            let mut stage = self.template.sibling()?;
+            if let Some(saved) = &assign.from {
+                let store = self.store.clone().ok_or_else(|| Error::internal("a checkpoint lies nowhere"))?;
+                let (contracts, saved) = (self.template.contracts()?, saved.clone());
+                let memory = Arc::clone(stage.memory());
+                let part = (*range != all).then_some(*range);
+                let load = move || load_stages(store.files.as_ref(), &store.folder, &saved, &contracts, &memory, part);
+                let loaded = SpawnedTask::spawn_blocking(load).join().await;
+                let (images, share) = loaded.map_err(|error| Error::internal(format!("reading ended: {error}")))??;
+                drop(share);
+                stage.put_back(&mut images.into_iter())?;
+                stage.forget_counts();
+                stage.count_memory();
+                stage.forget_images();
+            }
+            self.slots.insert(*range, Slot { stage, next: assign.next, given: Vec::new(), saved: None });
+        }
+        Ok(())
+    }
+
+    /// Takes the deltas of a task in, and gives results and receipts.
+    ///
+    /// A slot that fails is held no longer: what it has taken in of the epoch is not known.
+    pub(super) async fn apply(&mut self, spec: &ApplySpec, deltas: Deltas) -> Result<Vec<Frame>> {
+        let mut work = Vec::new();
+        for (range, delta) in spec.slots.iter().zip(deltas) {
+            let slot = self.slots.remove(range);
+            let slot = slot.ok_or_else(|| Error::lost(format!("slot {range} of query {} is not held", self.program)));
+            work.push((*range, slot?, delta));
+        }
+        let jobs = work.into_iter().map(|(range, mut slot, delta)| {
+            let spec = spec.clone();
+            SpawnedTask::spawn(async move {
+                let ended = slot.take_in(&spec, delta).await;
+                (range, slot, ended)
+            })
+        });
+        let mut ended = Vec::new();
+        for job in jobs.collect::<Vec<_>>() {
+            let (range, slot, result) =
+                job.join().await.map_err(|error| Error::internal(format!("a slot ended early: {error}")))?;
+            if result.is_ok() {
+                self.slots.insert(range, slot);
+            }
+            ended.push(result);
+        }
+        ended.into_iter().collect::<Result<Vec<()>>>()?;
+        let mut frames = Vec::new();
+        for (number, range) in spec.slots.iter().enumerate() {
+            if let Some(slot) = self.slots.get(range) {
+                frames.extend(slot.answer(number, spec.gives)?);
+            }
+        }
+        Ok(frames)
+    }
+
+    /// Takes an image of every slot, to be written.
+    pub(super) fn image(&mut self, epoch: Epoch, everything: bool) -> Result<()> {
+        self.images.clear();
+        for (range, slot) in &mut self.slots {
+            if slot.next != epoch {
+                return Err(Error::lost(format!("slot {range} is at epoch {} and not {epoch}", slot.next)));
+            }
+            if everything {
+                slot.saved = None;
+                slot.stage.forget_images();
+            }
+            self.images.push((*range, slot.stage.images()?));
+        }
+        Ok(())
+    }
+
+    /// What writes the images that were taken, away from the epochs.
+    pub(super) fn writing(&mut self, epoch: Epoch) -> Result<impl FnOnce() -> Result<Vec<WrittenSlot>> + Send + 'static> {
+        let store = self.store.clone().ok_or_else(|| Error::internal("a checkpoint has no place to go"))?;
+        let term = self.term;
+        let images = std::mem::take(&mut self.images);
+        let before: Vec<_> = images.iter().map(|(range, _)| self.slots.get(range)?.saved.clone()).collect();
+        Ok(move || {
+            let slots = images.into_iter().zip(before);
+            let written = slots.map(|((range, images), before)| {
+                let writer = CheckpointWriter::new(Arc::clone(&store.files), store.folder.clone(), term, before);
+                Ok(WrittenSlot { range, saved: writer.save(epoch, images)? })
+            });
+            written.collect()
+        })
+    }
+
+    /// Notes what was written: panes that do not change need not be written again.
+    pub(super) fn note_written(&mut self, written: &[WrittenSlot]) {
+        for WrittenSlot { range, saved } in written {
+            if let Some(slot) = self.slots.get_mut(range) {
+                slot.saved = Some(saved.clone());
+            }
+        }
+    }
+}
+
+impl Store {
+    fn open(access: &StoreAccess) -> Result<Self> {
+        let place: StatePlace = access.place.parse()?;
+        Ok(Self { files: place.share(access.durability)?, folder: access.folder.clone() })
+    }
+}
+
+impl Slot {
+    /// Takes the rows of some epochs in, unless it has.
+    async fn take_in(&mut self, spec: &ApplySpec, delta: StageDelta) -> Result<()> {
+        if self.next > spec.last {
+            return if self.next == spec.last.next() || !spec.gives {
+                Ok(())
+            } else {
+                Err(Error::lost(format!("a slot is at epoch {} and was asked for {}", self.next, spec.last)))
+            };
+        }
+        if self.next != spec.first {
+            return Err(Error::lost(format!("a slot is at epoch {} and was given {}", self.next, spec.first)));
+        }
+        self.given.clear();
+        self.stage.absorb(delta, spec.watermark).await?;
+        if spec.gives {
+            loop {
+                let more = self.stage.evaluate(spec.watermark).await?;
+                if more.is_empty() {
+                    break;
+                }
+                self.given.extend(more);
+            }
+        } else {
+            self.stage.pass(spec.watermark).await?;
+        }
+        self.next = spec.last.next();
+        Ok(())
+    }
+
+    /// The results of its last epoch, if they are wanted, and its receipt.
+    fn answer(&self, slot: usize, gives: bool) -> Result<Vec<Frame>> {
+        let mut frames = Vec::new();
+        let given: &[Emitted] = if gives { &self.given } else { &[] };
+        for (number, Emitted { instant, rows }) in given.iter().enumerate() {
+            let head = EmittedHead { slot, number, instant: *instant };
+            for batch in rows.iter().filter(|batch| batch.num_rows() > 0) {
+                for part in in_parts(batch)? {
+                    frames.push(Frame::of(EMITTED, &head, Some(&part))?);
+                }
+            }
+        }
+        let early = self.stage.early_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let receipt = Receipt {
+            slot,
+            next: self.next,
+            results: frames.len(),
+            evaluated: self.stage.evaluated(),
+            counts: self.stage.counts(),
+            input_bytes: self.stage.inputs().into_iter().map(|input| input.state_bytes).collect(),
+            early_in_ms: early.map(|early| u64::try_from(early.as_millis()).unwrap_or(u64::MAX)),
+        };
+        frames.push(Frame::of(RECEIPT, &receipt, None)?);
+        Ok(frames)
+    }
+}
+
+/// The deltas that frames bring, for each of so many slots.
+pub(super) fn deltas_of(frames: &[Frame], slots: usize, template: &Stage) -> Result<Deltas> {
+    let mut deltas: Deltas = (0..slots).map(|_| template.empty_delta()).collect();
+    for frame in frames {
+        let (head, rows): (DeltaHead, _) = frame.read()?;
+        let no_place = || Error::internal("a delta is for no leaf of the query");
+        let mut stage = deltas.get_mut(head.slot).ok_or_else(no_place)?;
+        for view in &head.path {
+            stage = stage.views.get_mut(*view).ok_or_else(no_place)?;
+        }
+        add_to(stage.leaves.get_mut(head.leaf).ok_or_else(no_place)?, head.panes, rows)?;
+    }
+    Ok(deltas)
+}
+
+fn add_to(leaf: &mut LeafDelta, panes: Option<Vec<(i64, i64, usize)>>, rows: Option<RecordBatch>) -> Result<()> {
+    let Some(panes) = panes else {
+        let rows = rows.into_iter().collect();
+        match &mut leaf.added {
+            Added::Rows(known) => known.extend::<Vec<_>>(rows),
+            other => *other = Added::Rows(rows),
+        }
+        return Ok(());
+    };
+    let mut known: Vec<(PaneTag, Vec<RecordBatch>)> = match std::mem::take(&mut leaf.added) {
+        Added::Panes(known) => known,
+        _ => Vec::new(),
+    };
+    let mut at = 0;
+    for (pane, tag, count) in panes {
+        let part = rows.as_ref().filter(|_| count > 0).map(|rows| rows.slice(at, count));
+        at += count;
+        known.push(((Pane(pane), EventTime(tag)), part.into_iter().collect()));
+    }
+    if rows.map_or(0, |rows| rows.num_rows()) != at {
+        return Err(Error::internal("a delta has other rows than its panes"));
+    }
+    leaf.added = Added::Panes(known);
+    Ok(())
+}
