@@ -2,8 +2,12 @@
 //!
 //! Runs of the variants are interleaved and medians are printed, because a machine drifts; what counts is their ratio.
 
+mod answer;
 mod checkpoint;
+mod client;
+mod cluster;
 mod groupby;
+mod progress;
 mod recovery;
 mod server;
 
@@ -24,6 +28,9 @@ enum Benchmark {
     /// A server under load.
     #[command(subcommand)]
     Server(server::Measure),
+    /// A server whose state lies at executors, against one that keeps it in its own process.
+    #[command(subcommand)]
+    Cluster(cluster::Measure),
 }
 
 #[tokio::main]
@@ -33,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
         Benchmark::Checkpoint(args) => checkpoint::run(&args).await,
         Benchmark::Recovery(args) => recovery::run(&args).await,
         Benchmark::Server(measure) => server::run(&measure).await,
+        Benchmark::Cluster(measure) => cluster::run(&measure).await,
     }
 }
 

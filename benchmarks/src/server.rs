@@ -1,7 +1,6 @@
 //! A server under load: how many rows a second it takes in while a query reads them, how soon it answers, and many
 //! clients at once. Server and clients share the machine.
 
-mod client;
 mod clients;
 mod ingest;
 mod latency;

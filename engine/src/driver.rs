@@ -226,7 +226,7 @@ impl Driver {
             match turn {
                 Turn::Checkpoint => {
                     self.checkpoint_if_due().await?;
-                    self.move_if_misplaced()?;
+                    self.move_if_misplaced().await?;
                     continue;
                 }
                 Turn::End if was_stopped || !self.streams.is_empty() => break,
@@ -239,7 +239,7 @@ impl Driver {
             self.run_epoch(batch, sink).await?;
             self.keep_pace(rows, bytes, started.elapsed());
             self.checkpoint_if_due().await?;
-            self.move_if_misplaced()?;
+            self.move_if_misplaced().await?;
             progress.send_replace(self.progress(watermark, started.elapsed()));
             if turn == Turn::End {
                 break;

@@ -279,13 +279,19 @@ impl Driver {
         Ok(())
     }
 
-    /// Ends the run with [`Error::Lost`] if the state should lie elsewhere, once there is little to replay.
-    pub(crate) fn move_if_misplaced(&mut self) -> Result<()> {
+    /// Moves state that should lie elsewhere, once there is little to send again.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the query has to be begun again for that.
+    pub(crate) async fn move_if_misplaced(&mut self) -> Result<()> {
         let (Some(spread), Some(keeper)) = (self.stage.spread(), self.keeper.as_mut()) else { return Ok(()) };
         let is_fresh = std::mem::take(&mut keeper.is_fresh);
+        if spread.wants_checkpoint() {
+            keeper.want_checkpoint();
+        }
         let Some(reason) = spread.misplaced() else { return Ok(()) };
         if is_fresh || (keeper.epochs_since == 0 && keeper.writing.is_none()) {
-            return Err(Error::lost(reason));
+            return spread.rebalance(reason).await;
         }
         keeper.want_checkpoint();
         Ok(())
@@ -364,9 +370,9 @@ impl Driver {
         let Some(keeper) = self.keeper.as_mut() else { return Ok(()) };
         let manifest = match written {
             Ok(manifest) => manifest,
-            Err(error) if error.is_disk_full() => {
+            Err(error) if error.is_disk_full() || error.is_lost() => {
                 // The lineage is still there; the next checkpoint writes everything.
-                tracing::error!(%error, "no room for a checkpoint, the query goes on without it");
+                tracing::error!(%error, "a checkpoint was not written, the query goes on without it");
                 match self.stage.spread() {
                     None => self.stage.plan_mut().forget_images(),
                     Some(spread) => spread.forget_images(),
@@ -376,8 +382,12 @@ impl Driver {
             Err(error) => return Err(error),
         };
         tracing::info!(epoch = manifest.epoch.0, files = manifest.files.len(), "checkpointed");
-        keeper.on_disk(move |store| store.keep(manifest)).await?;
+        let kept = manifest.clone();
+        keeper.on_disk(move |store| store.keep(kept)).await?;
         keeper.is_fresh = true;
+        if let Some(spread) = self.stage.spread() {
+            spread.note_checkpoint(&manifest);
+        }
         for (name, wal) in &keeper.wals {
             // Nothing of the store is held while waiting: threads share no store, and a query may move between them.
             let Some(store) = &keeper.store else { return Ok(()) };

@@ -206,7 +206,8 @@ impl Recovered {
     /// What executors need to know of it.
     fn lineage(&self, folder: String) -> Lineage {
         let end = self.epochs.last().map_or(self.epoch, |last| last.intent.epoch.next());
-        Lineage { saved: self.saved.clone(), first: self.epoch, end, folder }
+        let next = self.in_hand().unwrap_or(end);
+        Lineage { saved: self.saved.clone(), first: self.epoch, next, end, folder }
     }
 
     /// The epoch that the last commit names, or else the checkpoint.

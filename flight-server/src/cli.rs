@@ -145,6 +145,9 @@ pub struct ServeArgs {
     /// How long a SELECT over streams runs on whose connection was lost [default: 60].
     #[arg(long, value_name = "SECONDS", env = "MILLSTREAM_RESUME_SECONDS")]
     pub resume_seconds: Option<u64>,
+    /// The longest time between two checkpoints of a query that has work [default: 10s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, env = "MILLSTREAM_CHECKPOINT_INTERVAL")]
+    pub checkpoint_interval: Option<Duration>,
     /// Wait while another server has the data directory, and take over when it is gone.
     #[arg(long)]
     pub standby: bool,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::{ArrayRef, StringArray, UInt32Array, UInt64Array};
+use datafusion::arrow::array::{ArrayRef, Float64Array, StringArray, UInt32Array, UInt64Array};
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::ingest::{Ingest, PartitionState, PartitionStatus};
 use millstream_engine::query::{InputProgress, Query, QueryProgress};
@@ -54,8 +54,15 @@ pub(crate) fn queries_table(queries: &[QueryStatus]) -> Result<RecordBatch> {
         ("rows_late", figure(|progress| progress.rows_late)),
         ("watermark", text(&|query| shown(query.progress.watermark))),
         ("state_bytes", figure(|progress| progress.state_bytes)),
+        ("epoch_ms", epoch_ms(queries)),
         ("error", text(&|query| query.error.clone())),
     ])
+}
+
+/// How long the last epoch of each query took, in milliseconds.
+fn epoch_ms(queries: &[QueryStatus]) -> ArrayRef {
+    let times = queries.iter().map(|query| query.progress.epoch_time.as_secs_f64() * 1e3);
+    Arc::new(times.collect::<Float64Array>())
 }
 
 /// One row per input of each query: where its rows went, and the memory of what it holds of them.

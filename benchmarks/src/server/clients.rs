@@ -13,7 +13,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::client::{Client, Server, TRADES, ask, ask_number, messages, put, trades};
+use crate::client::{Client, Server, TRADES, ask, ask_number, begin, messages, put, trades};
 
 /// What is measured.
 #[derive(Debug, clap::Args)]
@@ -132,9 +132,7 @@ async fn question(mut client: Client, counts: Arc<Counts>, stopped: watch::Recei
 
 /// Follows the view until it has as many trades as are told to be there; an error if an epoch or a window comes again.
 async fn follow(mut client: Client, mut whole: watch::Receiver<Option<i64>>) -> anyhow::Result<i64> {
-    let info = client.execute("SUBSCRIBE totals".to_owned(), None).await?;
-    let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone()).context("no ticket")?;
-    let mut rows = client.do_get(ticket).await?;
+    let mut rows = begin(&mut client, "SUBSCRIBE totals").await?;
     let (mut windows, mut last_epoch, mut sum) = (BTreeSet::new(), -1, 0);
     loop {
         if *whole.borrow() == Some(sum) {

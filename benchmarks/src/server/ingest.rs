@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use datafusion::arrow::array::{AsArray, TimestampMillisecondArray};
 use datafusion::arrow::datatypes::TimestampMillisecondType;
 use datafusion::arrow::record_batch::RecordBatch;
 
-use super::client::{Server, TRADES, ask, messages, put, rows_read, trades};
+use crate::client::{Server, TRADES, ask, messages, put, trades};
 use crate::median;
+use crate::progress::Progress;
 
 /// What is measured.
 #[derive(Debug, clap::Args)]
@@ -64,7 +65,7 @@ async fn measure(args: &Args, is_read: bool) -> anyhow::Result<Duration> {
     let acknowledged = put(&mut client, head.chain(rest)).await?;
     ensure!(acknowledged.len() as u64 == batches, "{} of {batches} batches were acknowledged", acknowledged.len());
     if is_read {
-        while rows_read(&mut client, "nowhere").await? < batches * size {
+        while Progress::of(&mut client, "nowhere").await?.context("the query has ended")?.rows_read < batches * size {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Server, TRADES, ask, ask_number, messages, put, trades};
+use crate::client::{Server, TRADES, ask, ask_number, messages, put, trades};
 
 /// What is measured.
 #[derive(Debug, clap::Args)]

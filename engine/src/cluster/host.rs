@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,8 +33,16 @@ pub trait Programs: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Host {
     programs: Arc<dyn Programs>,
-    queries: Arc<Mutex<HashMap<String, Arc<AsyncMutex<Owned>>>>>,
+    queries: Arc<Mutex<HashMap<String, Query>>>,
     rows: Arc<AtomicU64>,
+}
+
+/// The slots of a query, and whether anybody needs them.
+#[derive(Debug)]
+struct Query {
+    owned: Arc<AsyncMutex<Owned>>,
+    /// Since when there is another driver that has not asked for them.
+    forsaken: Option<Instant>,
 }
 
 /// What an executor holds, in figures.
@@ -134,7 +143,9 @@ impl Host {
         if owned.term > reign.term {
             return Err(outdated(&owned, reign));
         }
-        owned.begin_term(reign.term);
+        if owned.term < reign.term {
+            owned.begin_term(reign.term);
+        }
         Ok(Reply::Held(owned.held()))
     }
 
@@ -164,17 +175,33 @@ impl Host {
             return Err(Error::query("an executor plans the query otherwise than the driver", hint));
         }
         let owned = Arc::new(AsyncMutex::new(owned));
-        self.queries().insert(reign.query.clone(), Arc::clone(&owned));
+        self.queries().insert(reign.query.clone(), Query { owned: Arc::clone(&owned), forsaken: None });
         Ok(owned)
     }
 
-    fn queries(&self) -> MutexGuard<'_, HashMap<String, Arc<AsyncMutex<Owned>>>> {
+    /// Notes that there is a new driver: what that does not ask for is of no use to anybody.
+    pub fn meet_driver(&self) {
+        let now = Instant::now();
+        self.queries().values_mut().for_each(|query| query.forsaken = query.forsaken.or(Some(now)));
+    }
+
+    /// Forgets queries that a new driver has not asked for in so long.
+    pub fn forget_forsaken(&self, patience: Duration) {
+        let is_needed = |query: &Query| query.forsaken.is_none_or(|since| since.elapsed() < patience);
+        self.queries().retain(|_, query| is_needed(query));
+    }
+
+    fn queries(&self) -> MutexGuard<'_, HashMap<String, Query>> {
         // An insertion or a removal is whole.
         self.queries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn owned(&self, reign: &Reign) -> Result<Arc<AsyncMutex<Owned>>> {
-        let known = self.queries().get(&reign.query).cloned();
+        let mut queries = self.queries();
+        let known = queries.get_mut(&reign.query).map(|query| {
+            query.forsaken = None;
+            Arc::clone(&query.owned)
+        });
         known.ok_or_else(|| Error::lost(format!("query {} is not held", reign.query)))
     }
 
@@ -186,7 +213,7 @@ impl Host {
 
     /// What it holds; of a query that is at work just now nothing is said.
     pub fn held(&self) -> Held {
-        let queries: Vec<_> = self.queries().values().cloned().collect();
+        let queries: Vec<_> = self.queries().values().map(|query| Arc::clone(&query.owned)).collect();
         let mut held = Held { rows: self.rows.load(Ordering::Relaxed), ..Held::default() };
         for figures in queries.iter().filter_map(|query| Some(query.try_lock().ok()?.figures())) {
             held.slots += figures.0;

@@ -12,17 +12,23 @@
 //! results of the instants that the watermark crosses. Queries whose results need all keys at once have one slot.
 //!
 //! An epoch is what its intent says, so a slot takes it in once, whoever asks how often: it remembers the epoch that
-//! comes next, and gives the results of the last one again. What is lost, a slot, an executor, the driver, is made
-//! again as after a crash: from the last checkpoint and the lineage since, which the slots that are left skip. A driver
-//! of an earlier term is refused, and so is a question about a slot that is not there: never is nothing answered for it.
+//! comes next, and gives the results of the last one again. When executors are lost, all that are left take over their
+//! slots from the last checkpoint and are sent again what has been sent since. A driver that is new does the same with
+//! its input, as after any crash, and slots that are where the lineage ends skip that. A driver of an earlier term is
+//! refused, and so is a question about a slot that is not there: never is nothing answered for it.
 //!
-//! [`Executors`] is how a driver reaches them, [`Host`] what an executor runs.
+//! [`Executors`] is how a driver reaches them, [`Host`] what an executor runs. Of a driver, `spread` is the epoch,
+//! `placement` who owns what, `saving` checkpoints; `owned` is the executor's part in all of them.
 
+mod delivery;
 mod error;
 mod frame;
 mod host;
+mod lineage;
 mod message;
 mod owned;
+mod placement;
+mod saving;
 mod slots;
 mod spread;
 mod stages;
@@ -35,7 +41,7 @@ use bytes::Bytes;
 pub use frame::{Frame, LARGEST_BODY};
 pub use host::{Held, Host, Programs};
 pub use slots::KeyRange;
-pub(crate) use spread::Lineage;
+pub(crate) use lineage::Lineage;
 pub use spread::Seat;
 pub(crate) use stages::Stages;
 

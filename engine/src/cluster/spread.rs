@@ -1,29 +1,25 @@
-//! A query whose state is at executors, as its driver sees it.
+//! A query whose state is at executors, as its driver sees it: what it sends them in an epoch, and what they answer.
+//!
+//! `placement` decides who owns what, and `lineage` has what is sent again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use datafusion::arrow::array::UInt32Array;
 use datafusion::arrow::record_batch::RecordBatch;
-use futures::future::{join_all, try_join_all};
 
+use super::delivery::split;
 use super::error::SentError;
-use super::frame::{Frame, from_json, in_parts, to_json};
-use super::message::{
-    ApplySpec, Assign, DELTA, DeltaHead, EMITTED, EmittedHead, FAILED, HeldSlot, RECEIPT, Receipt, Reign, Reply,
-    Request, StoreAccess, united,
-};
-use super::slots::{KeyRange, around, even, slot_of};
+use super::frame::{Frame, from_json, to_json};
+use super::lineage::{Kept, Sent, SentEpochs};
+use super::message::{ApplySpec, EMITTED, EmittedHead, FAILED, RECEIPT, Receipt, Reign, Reply, Request};
+use super::slots::KeyRange;
 use super::{Executors, Member, Task};
-use crate::arrays::{concat_rows, take_rows};
 use crate::batch::Epoch;
-use crate::checkpoint::{PaneTag, Saved};
 use crate::durable::{Durability, StatePlace};
 use crate::error::{Error, Result};
-use crate::executor::{Added, Emitted, LateRows, LeafDelta, Spreading, Stage, StageCounts, StageDelta, Unit};
+use crate::executor::{Emitted, LateRows, Spreading, Stage, StageCounts, StageDelta, Unit};
 use crate::query::InputProgress;
-use crate::state::key_partitions_of;
 use crate::time::{EventTime, Watermark};
 
 /// A place in a cluster for a query.
@@ -41,41 +37,36 @@ pub struct Seat {
 #[derive(Debug)]
 pub(crate) struct Spread {
     /// Its plans; it maps rows and holds no state.
-    plan: Stage,
-    seat: Seat,
-    spreading: Spreading,
-    reign: Reign,
-    slots: Vec<OwnedSlot>,
+    pub(super) plan: Stage,
+    pub(super) seat: Seat,
+    pub(super) spreading: Spreading,
+    pub(super) reign: Reign,
+    pub(super) slots: Vec<OwnedSlot>,
     /// The executors as they were when it was last looked.
-    seen: Vec<Member>,
+    pub(super) seen: Vec<Member>,
     /// The epoch that comes next.
-    next: Epoch,
+    pub(super) next: Epoch,
+    /// The first epoch that was not committed as this driver began, and the one after the last that was begun.
+    pub(super) begun_at: (Epoch, Epoch),
     /// What was mapped and is still to be sent.
     mapped: Option<StageDelta>,
+    /// What was sent since the last checkpoint.
+    pub(super) sent: SentEpochs,
+    /// The last checkpoint, if the query is kept.
+    pub(super) kept: Option<Kept>,
     /// Whether the next image has every entry, because not all of the last one was written.
-    wants_everything: bool,
+    pub(super) wants_everything: bool,
     early_due: Option<Instant>,
 }
 
 /// A slot and what its owner said of it last.
 #[derive(Debug)]
-struct OwnedSlot {
-    range: KeyRange,
-    owner: Member,
-    next: Epoch,
-    receipt: Option<Receipt>,
-}
-
-/// What the lineage of a query says about where its slots have to go on.
-#[derive(Debug, Default)]
-pub(crate) struct Lineage {
-    pub(crate) saved: Option<Saved>,
-    /// The first epoch that is not in the checkpoint.
-    pub(crate) first: Epoch,
-    /// The epoch after the last whose intent was logged.
-    pub(crate) end: Epoch,
-    /// The query's folder in the state directory.
-    pub(crate) folder: String,
+pub(super) struct OwnedSlot {
+    pub(super) range: KeyRange,
+    pub(super) owner: Member,
+    /// The epoch that it takes next.
+    pub(super) next: Epoch,
+    pub(super) receipt: Option<Receipt>,
 }
 
 impl Spread {
@@ -93,7 +84,10 @@ impl Spread {
             slots: Vec::new(),
             seen: Vec::new(),
             next: Epoch(0),
+            begun_at: (Epoch(0), Epoch(0)),
             mapped: None,
+            sent: SentEpochs::default(),
+            kept: None,
             wants_everything: false,
             early_due: None,
         })
@@ -105,114 +99,6 @@ impl Spread {
 
     pub(crate) const fn plan_mut(&mut self) -> &mut Stage {
         &mut self.plan
-    }
-
-    /// Gives every slot an owner: the one that holds it if its state is of use, else one that begins with the
-    /// checkpoint. `reign` is the query's id and term.
-    pub(crate) async fn resume(&mut self, query: &str, term: u64, lineage: Lineage) -> Result<()> {
-        self.reign = Reign { query: query.to_owned(), term };
-        if let Some(saved) = &lineage.saved {
-            self.plan.count_on(&mut saved.stages.iter());
-        }
-        let members = self.seat.executors.ready().await;
-        let held = self.held(&members, &lineage).await?;
-        let partitions = match self.spreading {
-            Spreading::ByKey(partitions) | Spreading::Whole(partitions) => partitions,
-            Spreading::Nowhere => return Err(Error::internal("a query without state has slots")),
-        };
-        let kept: Vec<_> = held.iter().map(|(range, owner, _)| (*range, *owner)).collect();
-        let assignment = match self.spreading {
-            Spreading::ByKey(_) if has_idle(&kept, members.len()) => even(partitions, members.len()),
-            Spreading::ByKey(_) => around(&kept, partitions, members.len()),
-            _ if kept.is_empty() => vec![(KeyRange::all(partitions), self.home(members.len()))],
-            _ => kept,
-        };
-        let next_of = |range: KeyRange, owner: usize| {
-            held.iter().find(|(known, of, _)| (*known, *of) == (range, owner)).map(|(.., next)| *next)
-        };
-        let slots = assignment.iter().map(|(range, owner)| (*range, *owner, next_of(*range, *owner)));
-        let slots: Vec<(KeyRange, usize, Option<Epoch>)> = slots.collect();
-        self.assign(&members, &slots, &lineage).await?;
-        let lost = slots.iter().filter(|(.., next)| next.is_none()).count();
-        tracing::info!(query, term, slots = slots.len(), begun = lost, executors = members.len(), "slots assigned");
-        self.slots = slots
-            .into_iter()
-            .filter_map(|(range, owner, next)| {
-                let owner = members.get(owner)?.clone();
-                Some(OwnedSlot { range, owner, next: next.unwrap_or(lineage.first), receipt: None })
-            })
-            .collect();
-        (self.next, self.mapped, self.seen) = (lineage.first, None, members);
-        Ok(())
-    }
-
-    /// Begins the term at every executor; the slots there that go on from somewhere in the lineage, each with the
-    /// number of its executor.
-    async fn held(&self, members: &[Member], lineage: &Lineage) -> Result<Vec<(KeyRange, usize, Epoch)>> {
-        let request = Request::Hold(self.reign.clone());
-        let asked = join_all(members.iter().map(|member| self.ask(member, &request))).await;
-        let mut held: Vec<(KeyRange, usize, Epoch)> = Vec::new();
-        for (number, reply) in asked.into_iter().enumerate() {
-            let Reply::Held(slots) = reply? else { return Err(Error::internal("an executor says not what it holds")) };
-            let of_use = slots.into_iter().filter(|slot| self.is_of_use(slot, lineage));
-            held.extend(of_use.map(|slot| (slot.range, number, slot.next)));
-        }
-        // Of two that hold the same, which can be if one was thought lost, one is enough.
-        held.sort_unstable();
-        held.dedup_by_key(|(range, ..)| *range);
-        Ok(held)
-    }
-
-    /// Whether a slot that is held can go on. Those of views are not: what they have counted is nowhere else.
-    fn is_of_use(&self, slot: &HeldSlot, lineage: &Lineage) -> bool {
-        let reaches = lineage.first <= slot.next && slot.next <= lineage.end;
-        reaches && slot.program == self.seat.program && !self.plan.has_views()
-    }
-
-    /// The number of the executor of a query that is in one piece: another one for another query.
-    fn home(&self, members: usize) -> usize {
-        let hash = xxhash_rust::xxh3::xxh3_64(self.reign.query.as_bytes());
-        usize::try_from(hash % members.max(1) as u64).unwrap_or_default()
-    }
-
-    async fn assign(
-        &self,
-        members: &[Member],
-        slots: &[(KeyRange, usize, Option<Epoch>)],
-        lineage: &Lineage,
-    ) -> Result<()> {
-        let contracts: Vec<String> = self.plan.contracts()?.into_iter().map(|(contract, _)| contract).collect();
-        let store = self.seat.store.as_ref().map(|(place, durability)| StoreAccess {
-            place: place.to_string(),
-            folder: lineage.folder.clone(),
-            durability: *durability,
-        });
-        let asked = members.iter().enumerate().map(async |(number, member)| {
-            let own = || slots.iter().filter(|(_, owner, _)| *owner == number);
-            let keep = own().filter(|(.., next)| next.is_some()).map(|(range, ..)| *range).collect();
-            let begin: Vec<_> = own().filter(|(.., next)| next.is_none()).map(|(range, ..)| *range).collect();
-            let from = lineage.saved.clone().filter(|_| !begin.is_empty());
-            let assign = Assign {
-                reign: self.reign.clone(),
-                program: self.seat.program.clone(),
-                contracts: contracts.clone(),
-                store: store.clone(),
-                keep,
-                begin,
-                next: lineage.first,
-                from,
-            };
-            match own().next() {
-                Some(_) => self.ask(member, &Request::Assign(Box::new(assign))).await,
-                // It may have held slots.
-                None => self.ask(member, &Request::Release(self.reign.clone())).await,
-            }
-        });
-        try_join_all(asked).await.map(drop)
-    }
-
-    async fn ask(&self, member: &Member, request: &Request) -> Result<Reply> {
-        ask(self.seat.executors.as_ref(), member, request).await
     }
 
     /// Maps the rows of a micro-batch; gives those that were too late.
@@ -236,61 +122,58 @@ impl Spread {
         self.exchange(watermark, through, false).await.map(drop)
     }
 
+    /// Sends the epochs from the next one up to `last` what was mapped, and again what executors have lost.
     async fn exchange(&mut self, watermark: Watermark, last: Epoch, gives: bool) -> Result<Vec<Emitted>> {
         let delta = self.mapped.take().unwrap_or_default();
-        let first = self.next;
-        // What a slot has taken in before it is not sent, unless it is to give its results again.
-        let takes = |slot: &OwnedSlot| gives || slot.next <= last;
-        let mut owners: BTreeMap<&Member, Vec<usize>> = BTreeMap::new();
-        for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| takes(slot)) {
-            owners.entry(&slot.owner).or_default().push(number);
+        let epochs = Sent { first: self.next, last, watermark, delta };
+        self.sent.note(epochs.clone());
+        loop {
+            match self.send(&epochs, gives).await {
+                Err(error) if error.is_lost() => self.replace_lost(error, epochs.first, last.next()).await?,
+                ended => {
+                    let results = ended?;
+                    self.next = last.next();
+                    return Ok(results);
+                }
+            }
         }
-        let mut frames = self.frames_of(delta, last)?;
-        let (mut tasks, mut numbers) = (Vec::new(), Vec::new());
-        for (member, slots) in owners {
-            let own: Vec<Frame> = slots
-                .iter()
-                .enumerate()
-                .flat_map(|(place, slot)| frames.get_mut(*slot).map(|deltas| deltas.framed(place)).unwrap_or_default())
-                .collect::<Result<_>>()?;
-            let ranges = slots.iter().filter_map(|slot| Some(self.slots.get(*slot)?.range)).collect();
-            let spec = ApplySpec {
-                reign: self.reign.clone(),
-                first,
-                last,
-                watermark,
-                gives,
-                slots: ranges,
-                frames: own.len(),
-            };
-            tasks.push(Task { member: member.clone(), spec: to_json(&spec)?.into(), frames: own });
-            numbers.push(slots);
-        }
-        let answers = if tasks.is_empty() { Vec::new() } else { self.seat.executors.exchange(tasks).await? };
-        let results = self.take_in(&numbers, answers)?;
-        self.next = last.next();
-        Ok(results)
     }
 
-    /// The deltas for each slot.
-    fn frames_of(&self, delta: StageDelta, last: Epoch) -> Result<Vec<SlotDeltas>> {
-        let mut of_slots: Vec<SlotDeltas> = self.slots.iter().map(|_| SlotDeltas::default()).collect();
-        let ranges: Vec<KeyRange> = self.slots.iter().map(|slot| slot.range).collect();
-        let wanted: Vec<bool> = self.slots.iter().map(|slot| slot.next <= last).collect();
-        let (key_columns, partitions) = (self.plan.key_columns(), self.plan.key_partitions());
-        let split = |rows: RecordBatch| -> Result<Vec<(usize, RecordBatch)>> {
-            if ranges.len() == 1 {
-                return Ok(vec![(0, rows)]);
-            }
-            by_slot(&rows, key_columns, partitions, &ranges)
-        };
-        distribute(delta, &mut Vec::new(), &split, &mut of_slots)?;
-        for (deltas, wanted) in of_slots.iter_mut().zip(wanted) {
-            if !wanted {
-                deltas.0.clear();
-            }
+    /// Sends epochs to the slots that have not taken them in, or to all if they are to give their results.
+    pub(super) async fn send(&mut self, epochs: &Sent, gives: bool) -> Result<Vec<Emitted>> {
+        let Sent { first, last, watermark, delta } = epochs;
+        let mut owners: BTreeMap<&Member, Vec<usize>> = BTreeMap::new();
+        for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| gives || slot.next <= *last) {
+            owners.entry(&slot.owner).or_default().push(number);
         }
-        Ok(of_slots)
+        if owners.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges: Vec<KeyRange> = self.slots.iter().map(|slot| slot.range).collect();
+        let mut deltas = split(delta.clone(), &self.plan, &ranges)?;
+        let (mut tasks, mut numbers) = (Vec::new(), Vec::new());
+        for (member, slots) in owners {
+            let mut frames = Vec::new();
+            for (place, number) in slots.iter().enumerate() {
+                let is_wanted = self.slots.get(*number).is_some_and(|slot| slot.next <= *last);
+                if let (true, Some(deltas)) = (is_wanted, deltas.get_mut(*number)) {
+                    frames.extend(deltas.framed(place).into_iter().collect::<Result<Vec<Frame>>>()?);
+                }
+            }
+            let spec = ApplySpec {
+                reign: self.reign.clone(),
+                first: *first,
+                last: *last,
+                watermark: *watermark,
+                gives,
+                slots: slots.iter().filter_map(|slot| ranges.get(*slot).copied()).collect(),
+                frames: frames.len(),
+            };
+            tasks.push(Task { member: member.clone(), spec: to_json(&spec)?.into(), frames });
+            numbers.push(slots);
+        }
+        let answers = self.seat.executors.exchange(tasks).await?;
+        self.take_in(&numbers, answers)
     }
 
     /// Takes receipts in, and gives the results in order.
@@ -376,218 +259,20 @@ impl Spread {
         inputs
     }
 
-    /// Why its slots should lie elsewhere, if they should: an executor has come, or wants to leave.
-    pub(crate) fn misplaced(&self) -> Option<String> {
-        let live = self.seat.executors.live();
-        let owns = |member: &Member| self.slots.iter().any(|slot| slot.owner == *member);
-        let leaving = self.slots.iter().find(|slot| !live.contains(&slot.owner));
-        if let Some(slot) = leaving.filter(|_| !live.is_empty()) {
-            return Some(format!("{} leaves", slot.owner));
-        }
-        let idle = live.iter().find(|member| !owns(member));
-        idle.filter(|_| matches!(self.spreading, Spreading::ByKey(_))).map(|idle| format!("{idle} has come"))
-    }
-
-    /// Completes once its slots should lie elsewhere, and it was not known before.
-    pub(crate) async fn moved(&mut self) {
-        loop {
-            self.seat.executors.changed(&self.seen).await;
-            self.seen = self.seat.executors.live();
-            if self.misplaced().is_some() {
-                return;
-            }
-        }
-    }
-
-    /// The next image is to have every entry.
-    pub(crate) const fn forget_images(&mut self) {
-        self.wants_everything = true;
-    }
-
-    /// Has every slot take an image of the state before `epoch`; what writes them, to be awaited away from the epochs.
-    pub(crate) async fn image(
-        &mut self,
-        epoch: Epoch,
-    ) -> Result<impl Future<Output = Result<Saved>> + Send + 'static + use<>> {
-        let mut owners: Vec<Member> = self.slots.iter().map(|slot| slot.owner.clone()).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        let (reign, everything) = (self.reign.clone(), self.wants_everything);
-        let image = Request::Image { reign: reign.clone(), epoch, everything };
-        try_join_all(owners.iter().map(|owner| self.ask(owner, &image))).await?;
-        self.wants_everything = false;
-        let (executors, counted) = (Arc::clone(&self.seat.executors), self.plan.counts_by_stage());
-        Ok(async move {
-            let request = Request::Write { reign, epoch };
-            let asked = owners.iter().map(|owner| ask(executors.as_ref(), owner, &request));
-            let mut slots = Vec::new();
-            for reply in try_join_all(asked).await? {
-                let Reply::Written(written) = reply else {
-                    return Err(Error::internal("an executor says not what it has written"));
-                };
-                slots.extend(written);
-            }
-            let mut saved = united(slots);
-            for (stage, counts) in saved.stages.iter_mut().zip(counted) {
-                stage.leaves.iter_mut().zip(counts).for_each(|(leaf, counts)| leaf.counts.add(&counts));
-            }
-            Ok(saved)
-        })
-    }
-
-    /// Has its executors forget it.
-    pub(crate) async fn release(&self) {
-        let request = Request::Release(self.reign.clone());
-        let members = self.seat.executors.live();
-        for ended in join_all(members.iter().map(|member| self.ask(member, &request))).await {
-            if let Err(error) = ended {
-                tracing::debug!(%error, query = self.reign.query, "an executor was not told that a query has ended");
-            }
-        }
+    pub(super) async fn ask(&self, member: &Member, request: &Request) -> Result<Reply> {
+        ask(self.seat.executors.as_ref(), member, request).await
     }
 }
 
-async fn ask(executors: &dyn Executors, member: &Member, request: &Request) -> Result<Reply> {
+/// Asks an executor.
+///
+/// # Errors
+/// What it has failed of, and [`Error::Lost`] if it is gone.
+pub(super) async fn ask(executors: &dyn Executors, member: &Member, request: &Request) -> Result<Reply> {
     match from_json(&executors.call(member, to_json(request)?.into()).await?)? {
         Reply::Failed(error) => Err(error.into()),
         reply => Ok(reply),
     }
-}
-
-/// Whether slots that are held leave an executor without any.
-fn has_idle(held: &[(KeyRange, usize)], members: usize) -> bool {
-    !held.is_empty() && (0..members).any(|member| held.iter().all(|(_, owner)| *owner != member))
-}
-
-/// Deltas on their way to a slot, by the way to their stage and their leaf.
-#[derive(Debug, Default)]
-struct SlotDeltas(BTreeMap<(Vec<usize>, usize), LeafRows>);
-
-/// The panes of a leaf's delta, if it has such, and the rows of each.
-#[derive(Debug)]
-struct LeafRows {
-    has_panes: bool,
-    parts: Vec<(PaneTag, Option<RecordBatch>)>,
-}
-
-impl SlotDeltas {
-    fn add(&mut self, place: (Vec<usize>, usize), pair: PaneTag, has_panes: bool, rows: Option<RecordBatch>) {
-        let leaf = self.0.entry(place).or_insert_with(|| LeafRows { has_panes, parts: Vec::new() });
-        leaf.parts.push((pair, rows));
-    }
-
-    /// As frames for the slot with this number among those of its task.
-    fn framed(&mut self, slot: usize) -> Vec<Result<Frame>> {
-        let leaves = std::mem::take(&mut self.0).into_iter();
-        leaves.flat_map(|((path, leaf), rows)| rows.framed(slot, &path, leaf)).collect()
-    }
-}
-
-impl LeafRows {
-    fn framed(self, slot: usize, path: &[usize], leaf: usize) -> Vec<Result<Frame>> {
-        let mut frames = Vec::new();
-        let head = |panes: Vec<(i64, i64, usize)>| DeltaHead {
-            slot,
-            path: path.to_vec(),
-            leaf,
-            panes: self.has_panes.then_some(panes),
-        };
-        // Small parts go together: a frame costs as much as some hundred rows.
-        let mut together: Vec<(PaneTag, Option<RecordBatch>)> = Vec::new();
-        let mut bytes = 0;
-        let mut parts = self.parts.iter().cloned().peekable();
-        while let Some((pair, rows)) = parts.next() {
-            bytes += rows.as_ref().map_or(0, RecordBatch::get_array_memory_size);
-            together.push((pair, rows));
-            if bytes >= super::LARGEST_BODY || parts.peek().is_none() {
-                frames.extend(frames_together(&std::mem::take(&mut together), &head));
-                bytes = 0;
-            }
-        }
-        frames
-    }
-}
-
-/// Parts in as few frames as they fit into.
-fn frames_together(
-    parts: &[(PaneTag, Option<RecordBatch>)],
-    head: &impl Fn(Vec<(i64, i64, usize)>) -> DeltaHead,
-) -> Vec<Result<Frame>> {
-    let framed = || -> Result<Vec<Frame>> {
-        let pane = |(pane, tag): &PaneTag, rows: usize| (pane.0, tag.0, rows);
-        if let [(pair, Some(rows))] = parts {
-            let parts = in_parts(rows)?.into_iter();
-            return parts.map(|part| Frame::of(DELTA, &head(vec![pane(pair, part.num_rows())]), Some(&part))).collect();
-        }
-        let batches: Vec<RecordBatch> = parts.iter().filter_map(|(_, rows)| rows.clone()).collect();
-        let rows = match batches.first() {
-            Some(first) => Some(concat_rows(&first.schema(), &batches)?),
-            None => None,
-        };
-        let panes = parts.iter().map(|(pair, rows)| pane(pair, rows.as_ref().map_or(0, RecordBatch::num_rows)));
-        Ok(vec![Frame::of(DELTA, &head(panes.collect()), rows.as_ref())?])
-    };
-    match framed() {
-        Ok(frames) => frames.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error)],
-    }
-}
-
-/// A result's rows for each slot that has some of them.
-type Split<'a> = dyn Fn(RecordBatch) -> Result<Vec<(usize, RecordBatch)>> + 'a;
-
-/// Sends what is added to a stage and its views to the slots.
-fn distribute(delta: StageDelta, path: &mut Vec<usize>, split: &Split<'_>, slots: &mut [SlotDeltas]) -> Result<()> {
-    for (leaf, LeafDelta { added, .. }) in delta.leaves.into_iter().enumerate() {
-        let mut add = |slot: usize, pair: PaneTag, has_panes: bool, rows: Option<RecordBatch>| {
-            if let Some(deltas) = slots.get_mut(slot) {
-                deltas.add((path.clone(), leaf), pair, has_panes, rows);
-            }
-        };
-        match added {
-            Added::Nothing => {}
-            Added::Panes(panes) => {
-                for (pair, batches) in panes {
-                    if batches.is_empty() {
-                        // A window with rows that were all filtered out matters only where there is one slot.
-                        add(0, pair, true, None);
-                    }
-                    for batch in batches {
-                        split(batch)?.into_iter().for_each(|(slot, rows)| add(slot, pair, true, Some(rows)));
-                    }
-                }
-            }
-            Added::Rows(batches) => {
-                let pair = (crate::window::Pane(0), EventTime(0));
-                for batch in batches {
-                    split(batch)?.into_iter().for_each(|(slot, rows)| add(slot, pair, false, Some(rows)));
-                }
-            }
-        }
-    }
-    for (number, view) in delta.views.into_iter().enumerate() {
-        path.push(number);
-        distribute(view, path, split, slots)?;
-        path.pop();
-    }
-    Ok(())
-}
-
-/// The rows of each slot, by the key partition of their first columns.
-fn by_slot(
-    rows: &RecordBatch,
-    key_columns: usize,
-    partitions: u32,
-    ranges: &[KeyRange],
-) -> Result<Vec<(usize, RecordBatch)>> {
-    let keys: Vec<_> = rows.columns().iter().take(key_columns).cloned().collect();
-    let mut of_slots: Vec<Vec<u32>> = vec![Vec::new(); ranges.len()];
-    for (row, partition) in (0..).zip(key_partitions_of(&keys, rows.num_rows(), partitions)?) {
-        let slot = slot_of(ranges, partition).and_then(|slot| of_slots.get_mut(slot));
-        slot.ok_or_else(|| Error::internal(format!("no slot has key partition {partition}")))?.push(row);
-    }
-    let of_slots = of_slots.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
-    of_slots.map(|(slot, indices)| Ok((slot, take_rows(rows, &UInt32Array::from(indices))?))).collect()
 }
 
 /// Results of slots in order: those of one slot as it gave them, those of several by their instants.

@@ -23,7 +23,7 @@ use crate::time::{Span, Watermark};
 use crate::window::WindowSpec;
 
 /// What a micro-batch adds to a stage and its views.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StageDelta {
     /// For each leaf of the stage; nothing for those that read a view.
     pub(crate) leaves: Vec<LeafDelta>,
@@ -32,7 +32,7 @@ pub(crate) struct StageDelta {
 }
 
 /// What a micro-batch adds to a leaf.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LeafDelta {
     /// Where its rows went.
     pub(crate) counts: RowCounts,
@@ -40,7 +40,7 @@ pub(crate) struct LeafDelta {
 }
 
 /// State of a micro-batch.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Added {
     /// There were no rows.
     #[default]
@@ -54,13 +54,40 @@ pub(crate) enum Added {
 impl StageDelta {
     /// How many rows of state, or of results, it has.
     pub(crate) fn row_count(&self) -> usize {
-        let rows = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
-        let leaves = self.leaves.iter().map(|leaf| match &leaf.added {
-            Added::Nothing => 0,
-            Added::Panes(panes) => panes.iter().map(|(_, batches)| rows(batches)).sum(),
-            Added::Rows(batches) => rows(batches),
+        self.batches().iter().map(|batch| batch.num_rows()).sum()
+    }
+
+    /// The memory that these take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batches().iter().map(|batch| batch.get_array_memory_size()).sum()
+    }
+
+    fn batches(&self) -> Vec<&RecordBatch> {
+        let own = self.leaves.iter().flat_map(|leaf| match &leaf.added {
+            Added::Nothing => Vec::new(),
+            Added::Panes(panes) => panes.iter().flat_map(|(_, batches)| batches).collect(),
+            Added::Rows(batches) => batches.iter().collect(),
         });
-        leaves.sum::<usize>() + self.views.iter().map(Self::row_count).sum::<usize>()
+        own.chain(self.views.iter().flat_map(Self::batches)).collect()
+    }
+
+    /// Takes in what a later micro-batch adds.
+    pub(crate) fn append(&mut self, later: Self) {
+        if self.leaves.is_empty() && self.views.is_empty() {
+            *self = later;
+            return;
+        }
+        for (leaf, more) in self.leaves.iter_mut().zip(later.leaves) {
+            leaf.counts.add(&more.counts);
+            match (&mut leaf.added, more.added) {
+                (_, Added::Nothing) => {}
+                (Added::Panes(panes), Added::Panes(more)) => panes.extend(more),
+                (Added::Rows(rows), Added::Rows(more)) => rows.extend(more),
+                // A leaf adds either panes or rows, or nothing.
+                (added, more) => *added = more,
+            }
+        }
+        self.views.iter_mut().zip(later.views).for_each(|(view, more)| view.append(more));
     }
 }
 

@@ -105,7 +105,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    async fn wait_for(&self, count: usize) -> Result<()> {
+    /// Waits until so many executors have registered.
+    ///
+    /// # Errors
+    /// They do not in time.
+    pub(super) async fn wait_for(&self, count: usize) -> Result<()> {
         match self.reach.membership().wait_for(count, STARTUP).await {
             Some(_) => Ok(()),
             None => {

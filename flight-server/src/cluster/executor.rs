@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ use crate::cli::ExecutorArgs;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
 
+/// How long a new driver has to ask for what an earlier one has left: it may have much input to read again.
+const FORSAKEN_AFTER: Duration = Duration::from_secs(1_800);
 /// How long an executor that is to end waits until others have taken over what it holds.
 const HAND_OVER: Duration = Duration::from_secs(30);
 
@@ -104,6 +106,7 @@ impl Executor {
     /// Serves until `stop`, and then until nothing is held any more, or for [`HAND_OVER`].
     async fn serve(self, stop: watch::Receiver<bool>) -> Result<()> {
         let Self { runtimes, links, driver, me, data, control, answering } = self;
+        let known_term = AtomicU64::new(0);
         let cpu = runtimes.cpu.clone();
         let work: Arc<dyn Work> = Arc::clone(&answering) as _;
         let applier = Applier::new(me.process, work);
@@ -115,8 +118,13 @@ impl Executor {
             source: std::io::Error::other(error),
         };
         let control = server.add_service(control_service(actions)).serve_with_incoming(incoming(control));
+        let host = answering.host.clone();
         let figures = move || answering.figures();
-        let heart = keep_registered(driver, me, figures, stop.clone(), |_, _| {});
+        let heart = keep_registered(driver, me, figures, stop.clone(), move |term, _| {
+            if known_term.swap(term, Ordering::Relaxed) != term {
+                host.meet_driver();
+            }
+        });
         let mut stopped = stop;
         tokio::select! {
             ended = plane => ended,
@@ -148,6 +156,7 @@ impl fmt::Debug for Answering {
 
 impl Answering {
     fn figures(&self) -> Figures {
+        self.host.forget_forsaken(FORSAKEN_AFTER);
         let held = self.host.held();
         Figures {
             state_bytes: held.state_bytes,

@@ -24,6 +24,8 @@ mod programs;
 mod reach;
 mod runtimes;
 mod spawn;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use driver::{Cluster, ClusterOptions};
 pub use executor::run as run_executor;

@@ -313,7 +313,9 @@ impl Engine {
         let cluster = self.shared.cluster.as_ref().ok_or_else(|| EngineError::internal("there are no executors"))?;
         let (directory, place) = cluster.scratch();
         let query = query.stored_at(place, Durability::ProcessCrash);
-        self.placed(query, directory, CheckpointPolicy::default(), Misfit::Refuse, sides)
+        // Paced as those that are kept.
+        let policy = self.shared.home.as_ref().map(|home| home.state().policy).unwrap_or_default();
+        self.placed(query, directory, policy, Misfit::Refuse, sides)
     }
 
     /// Begins a query anew that has lost executors, where the lineage says it was.
@@ -361,7 +363,7 @@ impl Engine {
                 if !error.is_lost() || *stopped.borrow() {
                     break ended;
                 }
-                tracing::warn!(query = %task_name, %error, "goes on from its lineage");
+                tracing::info!(query = %task_name, reason = %error, "goes on from its lineage");
                 // What it read is not read on, or its logs would wait for it.
                 drop(held);
                 let engine = Self { shared };

@@ -24,6 +24,8 @@ pub(super) struct Config {
     pub(super) data_dir: PathBuf,
     /// What an acknowledged write survives.
     pub(super) durability: Durability,
+    /// The longest time between two checkpoints of a query that has work.
+    pub(super) checkpoint_interval_ms: u64,
     /// Wait for another server to let go of the data directory.
     pub(super) standby: bool,
     /// Listen on other than loopback without TLS and users.
@@ -87,6 +89,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             data_dir: PathBuf::from("millstream-data"),
             durability: Durability::PowerLoss,
+            checkpoint_interval_ms: 10_000,
             standby: false,
             insecure: false,
             max_connections: 1_000,
@@ -127,6 +130,7 @@ impl Config {
         if let Some(seconds) = args.resume_seconds {
             config.resume_seconds = seconds;
         }
+        config.checkpoint_interval_ms = args.checkpoint_interval.map_or(config.checkpoint_interval_ms, millis);
         config.set_cluster(args);
         config.standby |= args.standby;
         config.insecure |= args.insecure;

@@ -164,7 +164,8 @@ async fn open(
     config: &Config,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<(Engine, Option<Arc<Cluster>>)>> {
-    let args = StateArgs { durability: config.durability, ..StateArgs::default() };
+    let checkpoint_interval = Some(Duration::from_millis(config.checkpoint_interval_ms));
+    let args = StateArgs { durability: config.durability, checkpoint_interval, ..StateArgs::default() };
     let mut has_said = false;
     loop {
         match Engine::open(&config.data_dir, &args, config.max_query_memory_bytes, config.cluster_options()?).await {

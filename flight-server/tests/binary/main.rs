@@ -2,6 +2,7 @@
 
 mod bad_rows;
 mod classic;
+mod cluster;
 mod crashes;
 mod databases;
 mod demo;

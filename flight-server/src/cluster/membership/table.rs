@@ -119,7 +119,7 @@ mod tests {
                 "|executor|state|address|pid|cores|memory|since|slots|rows|state_bytes|jobs|last_heartbeat|times_lost|lost|"
                     .to_owned(),
                 format!("|executor-1|live|10.0.0.7:2|7|2|1|{since}|512|50|4096|1|200 ms ago|0||"),
-                format!("|executor-2|lost|10.0.0.7:2|7|2|1|{since}|0|0|0|0|200 ms ago|1|no heartbeat for 1.0 s|"),
+                format!("|executor-2|lost|10.0.0.7:2|7|2|1|{since}|0|0|0|0|200 ms ago|0|no heartbeat for 1.0 s|"),
             ]
         );
     }

@@ -66,7 +66,7 @@ impl JobError {
         match word {
             PEER_LOST => {
                 let (url, reason) = said.split_once(char::is_whitespace).unwrap_or((said, ""));
-                let reason = reason.trim_start_matches("caused by").trim();
+                let reason = reason.trim_start_matches("caused by").trim().trim_start_matches("Execution error: ");
                 Self::Lost { url: url.to_owned(), reason: reason.to_owned() }
             }
             STALE => Self::Stale { reason: said.to_owned() },
@@ -101,8 +101,17 @@ pub(crate) fn failed(reason: &str) -> DataFusionError {
 }
 
 /// The error of a connection, with the process that it was to; contexts survive the way through other processes.
-pub(crate) fn lost(url: &Url, error: DataFusionError) -> DataFusionError {
-    error.context(format!("{PEER_LOST}{url}"))
+pub(crate) fn lost(url: &Url, error: &DataFusionError) -> DataFusionError {
+    DataFusionError::Execution(last_cause(error)).context(format!("{PEER_LOST}{url}"))
+}
+
+/// What lies at the bottom of an error: those above it say no more than that there was a transport error.
+fn last_cause(error: &DataFusionError) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 fn told(word: &str, reason: &str) -> DataFusionError {
@@ -127,7 +136,7 @@ mod tests {
     #[test]
     fn a_lost_peer_is_named_as_the_job_named_it() {
         let url = Url::parse("http://127.0.0.1:5/").unwrap();
-        let error = lost(&url, DataFusionError::Execution("reset".to_owned())).context("pulling");
+        let error = lost(&url, &DataFusionError::Execution("reset".to_owned())).context("pulling");
         let JobError::Lost { url: named, reason } = JobError::read(&error) else { panic!("{error}") };
         assert_eq!(named, url.as_str());
         assert!(reason.ends_with("reset"), "{reason}");

@@ -62,7 +62,7 @@ impl Channels {
             return error;
         }
         self.open().remove(url);
-        lost(url, error)
+        lost(url, &error)
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Url, BoxCloneSyncChannel>> {

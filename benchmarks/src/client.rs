@@ -1,10 +1,11 @@
 //! A server in a process of its own, and clients of it.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::utils::batches_to_flight_data;
@@ -16,38 +17,47 @@ use futures::TryStreamExt;
 use tonic::transport::{Channel, Endpoint};
 
 /// The stream that all measurements append to.
-pub(super) const TRADES: &str = "CREATE STREAM trades (szcode VARCHAR, price DOUBLE, turnover BIGINT, ts TIMESTAMP(3),
+pub(crate) const TRADES: &str = "CREATE STREAM trades (szcode VARCHAR, price DOUBLE, turnover BIGINT, ts TIMESTAMP(3),
                                  WATERMARK FOR ts AS ts - INTERVAL '60 seconds') WITH (connector = 'push')";
 
 /// A server over a folder of its own; it is killed in the end.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
+    // One with executors says more than its address, and would fail if nobody could read it.
+    _stdout: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
 }
 
 /// A client of it.
-pub(super) type Client = FlightSqlServiceClient<Channel>;
+pub(crate) type Client = FlightSqlServiceClient<Channel>;
 
 impl Server {
     /// Starts the `millstream` beside this program.
-    pub(super) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments of `millstream serve`.
+    pub(crate) fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?.with_file_name("millstream");
         ensure!(program.exists(), "{} is not there: build the whole workspace", program.display());
         let folder = tempfile::tempdir()?;
         let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--durability", "process_crash", "--data-dir"])
             .arg(folder.path())
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
+        stdout.read_line(&mut line)?;
         let (_, address) = line.trim().split_once("://").with_context(|| format!("the server said {line:?}"))?;
-        Ok(Self { address: format!("http://{address}"), child, _folder: folder })
+        Ok(Self { address: format!("http://{address}"), child, _stdout: stdout, _folder: folder })
     }
 
     /// Connects.
-    pub(super) async fn client(&self) -> anyhow::Result<Client> {
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
         let endpoint = Endpoint::from_shared(self.address.clone())?
             .tcp_nodelay(true)
             .initial_connection_window_size(8 << 20)
@@ -58,7 +68,7 @@ impl Server {
     }
 
     /// The most memory that its process has had, in MiB.
-    pub(super) fn peak_memory(&self) -> anyhow::Result<u64> {
+    pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
@@ -75,22 +85,27 @@ impl Drop for Server {
 }
 
 /// Sends messages and takes what is answered to each batch.
-pub(super) async fn put(
+pub(crate) async fn put(
     client: &mut Client,
     messages: impl IntoIterator<Item = FlightData, IntoIter: Send + 'static>,
 ) -> anyhow::Result<Vec<PutResult>> {
     Ok(client.do_put(futures::stream::iter(messages)).await?.try_collect().await?)
 }
 
-/// The rows of a statement.
-pub(super) async fn ask(client: &mut Client, sql: &str) -> anyhow::Result<Vec<RecordBatch>> {
+/// Begins a statement; its rows come when they are there.
+pub(crate) async fn begin(client: &mut Client, sql: &str) -> anyhow::Result<FlightRecordBatchStream> {
     let info = client.execute(sql.to_owned(), None).await?;
     let ticket = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone()).context("no ticket")?;
-    Ok(client.do_get(ticket).await?.try_collect().await?)
+    Ok(client.do_get(ticket).await?)
+}
+
+/// The rows of a statement.
+pub(crate) async fn ask(client: &mut Client, sql: &str) -> anyhow::Result<Vec<RecordBatch>> {
+    Ok(begin(client, sql).await?.try_collect().await?)
 }
 
 /// The whole number in the first row and column of an answer; none for NULL.
-pub(super) async fn ask_number(client: &mut Client, sql: &str) -> anyhow::Result<Option<i64>> {
+pub(crate) async fn ask_number(client: &mut Client, sql: &str) -> anyhow::Result<Option<i64>> {
     let batches = ask(client, sql).await?;
     let column = batches.iter().find(|batch| batch.num_rows() > 0).map(|batch| Arc::clone(batch.column(0)));
     let column = column.context("no rows")?;
@@ -98,21 +113,8 @@ pub(super) async fn ask_number(client: &mut Client, sql: &str) -> anyhow::Result
     Ok(numbers.iter().next().flatten())
 }
 
-/// How many rows a query has read.
-pub(super) async fn rows_read(client: &mut Client, query: &str) -> anyhow::Result<u64> {
-    for batch in ask(client, "SHOW QUERIES").await? {
-        let names = batch.column_by_name("query").context("no names")?.as_string::<i32>().clone();
-        let read = batch.column_by_name("rows_read").context("no figures")?;
-        let read = read.as_primitive::<datafusion::arrow::datatypes::UInt64Type>();
-        if let Some(index) = names.iter().position(|name| name == Some(query)) {
-            return Ok(read.value(index));
-        }
-    }
-    anyhow::bail!("no query {query}")
-}
-
 /// Trades of 4,000 codes; `per_second` of them in a second of event time, from the row `first` on.
-pub(super) fn trades(first: u64, rows: usize, per_second: u64) -> anyhow::Result<RecordBatch> {
+pub(crate) fn trades(first: u64, rows: usize, per_second: u64) -> anyhow::Result<RecordBatch> {
     let numbers = || first..first + rows as u64;
     let codes: StringArray = numbers().map(|row| Some(format!("{:06}", row * 7_919 % 4_000))).collect();
     let price: Float64Array = numbers().map(|row| Some((row % 1_000) as f64 / 10.0)).collect();
@@ -131,7 +133,7 @@ pub(super) fn trades(first: u64, rows: usize, per_second: u64) -> anyhow::Result
 }
 
 /// The messages that put batches into the stream, each with the metadata of a producer if it has a name.
-pub(super) fn messages(batches: &[RecordBatch], producer: Option<(&str, u64)>) -> anyhow::Result<Vec<FlightData>> {
+pub(crate) fn messages(batches: &[RecordBatch], producer: Option<(&str, u64)>) -> anyhow::Result<Vec<FlightData>> {
     let schema = batches.first().context("no batch")?.schema();
     let mut messages = batches_to_flight_data(&schema, batches.to_vec())?;
     if let Some(first) = messages.first_mut() {

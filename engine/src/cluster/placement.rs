@@ -1,0 +1,248 @@
+//! Which executor owns which slots: as a query begins, when executors are lost, come or leave.
+
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+
+use super::Member;
+use super::lineage::{Kept, Lineage};
+use super::message::{Assign, HeldSlot, Reign, Reply, Request, StoreAccess};
+use super::slots::{KeyRange, around, even};
+use super::spread::{OwnedSlot, Spread};
+use crate::batch::Epoch;
+use crate::error::{Error, Result};
+use crate::executor::Spreading;
+
+/// How often slots are given new owners before the query is begun again as a whole …
+const MOST_ATTEMPTS: u32 = 20;
+/// … and the pause before the first and each further of these attempts.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Slots with the number of their executor, and the epoch that they take next if they are held there.
+type Placed = Vec<(KeyRange, usize, Option<Epoch>)>;
+
+impl Spread {
+    /// Begins with what an earlier driver has left: gives every slot an owner, the one that holds it if its state is of
+    /// use, else one that begins with the checkpoint. `query` and `term` are the query's id and term.
+    pub(crate) async fn resume(&mut self, query: &str, term: u64, lineage: Lineage) -> Result<()> {
+        self.reign = Reign { query: query.to_owned(), term };
+        if let Some(saved) = &lineage.saved {
+            self.plan.count_on(&mut saved.stages.iter());
+        }
+        self.begun_at = (lineage.next, lineage.end);
+        self.slots.clear();
+        self.sent.clear();
+        let Lineage { saved, first, folder, .. } = lineage;
+        let kept = Kept { saved, first, folder };
+        let mut attempts = 0;
+        loop {
+            match self.place(&kept, (first, first)).await {
+                Err(error) if error.is_lost() && attempts < MOST_ATTEMPTS => {
+                    attempts += 1;
+                    tokio::time::sleep(PAUSE * attempts).await;
+                }
+                ended => break ended?,
+            }
+        }
+        self.kept = self.seat.store.is_some().then_some(kept);
+        self.next = first;
+        Ok(())
+    }
+
+    /// Gives new owners to the slots of executors that are gone, and sends them what they need to come to `next`.
+    /// Slots may have taken in what comes before `end` already.
+    ///
+    /// # Errors
+    /// Gives `lost` back if what was sent since the last checkpoint is not all there.
+    pub(super) async fn replace_lost(&mut self, lost: Error, next: Epoch, end: Epoch) -> Result<()> {
+        tracing::info!(query = self.reign.query, reason = %lost, "executors are lost, others take over");
+        self.move_slots(lost, next, end).await
+    }
+
+    /// Spreads the slots over all executors that there are.
+    ///
+    /// # Errors
+    /// As [`Spread::replace_lost`].
+    pub(crate) async fn rebalance(&mut self, reason: String) -> Result<()> {
+        tracing::info!(query = self.reign.query, reason, "slots move");
+        self.move_slots(Error::lost(reason), self.next, self.next).await
+    }
+
+    async fn move_slots(&mut self, mut reason: Error, next: Epoch, end: Epoch) -> Result<()> {
+        let Some(kept) = self.kept.clone() else { return Err(reason) };
+        let is_cut = self.plan.gives_by_epoch();
+        let started = Instant::now();
+        for attempt in 0..MOST_ATTEMPTS {
+            let Some(sent) = self.sent.between(kept.first, next, is_cut) else { return Err(reason) };
+            tokio::time::sleep(PAUSE * attempt).await;
+            let moved = async {
+                self.place(&kept, (next, end)).await?;
+                for epochs in &sent {
+                    self.send(epochs, false).await?;
+                }
+                Ok(())
+            };
+            match moved.await {
+                Err(error) if Error::is_lost(&error) => reason = error,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let epochs = next.0 - kept.first.0;
+                    tracing::info!(query = self.reign.query, epochs, elapsed = ?started.elapsed(), "slots are there again");
+                    return Ok(());
+                }
+            }
+        }
+        Err(reason)
+    }
+
+    /// Gives every slot an owner. Slots that are held are of use where they take one of the epochs `at` next, or one at
+    /// which this driver began.
+    async fn place(&mut self, kept: &Kept, at: (Epoch, Epoch)) -> Result<()> {
+        let members = self.seat.executors.ready().await;
+        let held = self.held(&members, at).await?;
+        let partitions = match self.spreading {
+            Spreading::ByKey(partitions) | Spreading::Whole(partitions) => partitions,
+            Spreading::Nowhere => return Err(Error::internal("a query without state has slots")),
+        };
+        let known: Vec<_> = held.iter().map(|(range, owner, _)| (*range, *owner)).collect();
+        let assignment = match self.spreading {
+            Spreading::ByKey(_) if has_idle(&known, members.len()) => even(partitions, members.len()),
+            Spreading::ByKey(_) => around(&known, partitions, members.len()),
+            _ if known.is_empty() => vec![(KeyRange::all(partitions), self.home(members.len()))],
+            _ => known,
+        };
+        let next_of = |range: KeyRange, owner: usize| {
+            held.iter().find(|(known, of, _)| (*known, *of) == (range, owner)).map(|(.., next)| *next)
+        };
+        let slots: Placed =
+            assignment.iter().map(|(range, owner)| (*range, *owner, next_of(*range, *owner))).collect();
+        self.assign(&members, &slots, kept).await?;
+        self.release_from_others(&members).await;
+        let begun = slots.iter().filter(|(.., next)| next.is_none()).count();
+        let (query, term) = (&self.reign.query, self.reign.term);
+        tracing::info!(query, term, slots = slots.len(), begun, executors = members.len(), "slots assigned");
+        self.slots = self.owned(&members, slots, kept.first);
+        self.seen = members;
+        Ok(())
+    }
+
+    fn owned(&self, members: &[Member], slots: Placed, first: Epoch) -> Vec<OwnedSlot> {
+        let owned = slots.into_iter().filter_map(|(range, owner, next)| {
+            let owner = members.get(owner)?.clone();
+            let before = self.slots.iter().find(|slot| slot.range == range && slot.owner == owner);
+            let receipt = before.filter(|_| next.is_some()).and_then(|slot| slot.receipt.clone());
+            Some(OwnedSlot { range, owner, next: next.unwrap_or(first), receipt })
+        });
+        owned.collect()
+    }
+
+    /// Begins the term at every executor; the slots there that are of use, each with the number of its executor.
+    async fn held(&self, members: &[Member], at: (Epoch, Epoch)) -> Result<Vec<(KeyRange, usize, Epoch)>> {
+        let request = Request::Hold(self.reign.clone());
+        let asked = join_all(members.iter().map(|member| self.ask(member, &request))).await;
+        let mut held: Vec<(KeyRange, usize, Epoch)> = Vec::new();
+        for (number, reply) in asked.into_iter().enumerate() {
+            let Reply::Held(slots) = reply? else { return Err(Error::internal("an executor says not what it holds")) };
+            let of_use = slots.into_iter().filter(|slot| self.is_of_use(slot, at));
+            held.extend(of_use.map(|slot| (slot.range, number, slot.next)));
+        }
+        // Of two that hold the same, which can be if one was thought lost, one is enough.
+        held.sort_unstable();
+        held.dedup_by_key(|(range, ..)| *range);
+        Ok(held)
+    }
+
+    /// Whether a slot that is held can go on: one that stands between the epochs that are sent together cannot. Nor can
+    /// those of views that another driver has left: what they have counted is nowhere else.
+    fn is_of_use(&self, slot: &HeldSlot, (next, end): (Epoch, Epoch)) -> bool {
+        let (committed, begun) = self.begun_at;
+        let stands_right = slot.next == next || slot.next == end;
+        let stands_ahead = slot.next >= next && (slot.next == committed || slot.next == begun);
+        let is_left = self.slots.is_empty() && self.plan.has_views();
+        (stands_right || stands_ahead) && slot.program == self.seat.program && !is_left
+    }
+
+    /// The number of the executor of a query that is in one piece: another one for another query.
+    fn home(&self, members: usize) -> usize {
+        let hash = xxhash_rust::xxh3::xxh3_64(self.reign.query.as_bytes());
+        usize::try_from(hash % members.max(1) as u64).unwrap_or_default()
+    }
+
+    async fn assign(&self, members: &[Member], slots: &Placed, kept: &Kept) -> Result<()> {
+        let contracts: Vec<String> = self.plan.contracts()?.into_iter().map(|(contract, _)| contract).collect();
+        let store = self.seat.store.as_ref().map(|(place, durability)| StoreAccess {
+            place: place.to_string(),
+            folder: kept.folder.clone(),
+            durability: *durability,
+        });
+        let asked = members.iter().enumerate().map(async |(number, member)| {
+            let own = || slots.iter().filter(|(_, owner, _)| *owner == number);
+            let keep = own().filter(|(.., next)| next.is_some()).map(|(range, ..)| *range).collect();
+            let begin: Vec<_> = own().filter(|(.., next)| next.is_none()).map(|(range, ..)| *range).collect();
+            let from = kept.saved.clone().filter(|_| !begin.is_empty());
+            let assign = Assign {
+                reign: self.reign.clone(),
+                program: self.seat.program.clone(),
+                contracts: contracts.clone(),
+                store: store.clone(),
+                keep,
+                begin,
+                next: kept.first,
+                from,
+            };
+            match own().next() {
+                Some(_) => self.ask(member, &Request::Assign(Box::new(assign))).await,
+                // It may have held slots.
+                None => self.ask(member, &Request::Release(self.reign.clone())).await,
+            }
+        });
+        try_join_all(asked).await.map(drop)
+    }
+
+    /// Has executors that want to leave forget what others have taken over.
+    async fn release_from_others(&self, members: &[Member]) {
+        let request = Request::Release(self.reign.clone());
+        let left = self.slots.iter().map(|slot| &slot.owner).filter(|owner| !members.contains(owner));
+        // One that is gone has forgotten already.
+        let _ = join_all(left.map(|owner| self.ask(owner, &request))).await;
+    }
+
+    /// Why its slots should lie elsewhere, if they should: an executor has come, or wants to leave.
+    pub(crate) fn misplaced(&self) -> Option<String> {
+        let live = self.seat.executors.live();
+        let owns = |member: &Member| self.slots.iter().any(|slot| slot.owner == *member);
+        let leaving = self.slots.iter().find(|slot| !live.contains(&slot.owner));
+        if let Some(slot) = leaving.filter(|_| !live.is_empty()) {
+            return Some(format!("{} leaves", slot.owner));
+        }
+        let idle = live.iter().find(|member| !owns(member));
+        idle.filter(|_| matches!(self.spreading, Spreading::ByKey(_))).map(|idle| format!("{idle} has come"))
+    }
+
+    /// Completes once its slots should lie elsewhere, and it was not known before.
+    pub(crate) async fn moved(&mut self) {
+        loop {
+            self.seat.executors.changed(&self.seen).await;
+            self.seen = self.seat.executors.live();
+            if self.misplaced().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Has its executors forget it.
+    pub(crate) async fn release(&self) {
+        let request = Request::Release(self.reign.clone());
+        let members = self.seat.executors.live();
+        for ended in join_all(members.iter().map(|member| self.ask(member, &request))).await {
+            if let Err(error) = ended {
+                tracing::debug!(%error, query = self.reign.query, "an executor was not told that a query has ended");
+            }
+        }
+    }
+}
+
+/// Whether slots that are held leave an executor without any.
+fn has_idle(held: &[(KeyRange, usize)], members: usize) -> bool {
+    !held.is_empty() && (0..members).any(|member| held.iter().all(|(_, owner)| *owner != member))
+}
