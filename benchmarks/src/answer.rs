@@ -1,7 +1,8 @@
 //! Columns of an answer, by their names.
 
 use anyhow::Context;
-use datafusion::arrow::array::{ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray};
+use datafusion::arrow::array::{AsArray, PrimitiveArray, StringArray};
+use datafusion::arrow::datatypes::ArrowPrimitiveType;
 use datafusion::arrow::record_batch::RecordBatch;
 
 /// A column of text.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::batch::Epoch;
 use crate::checkpoint::Counters;
 use crate::durable::StreamRecords;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::cluster::Stages;
 use crate::executor::{LateRows, StageAnalysis, StageCounts};
 use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, LoggedEvent, Progress, Record};
@@ -203,6 +203,22 @@ impl Driver {
     pub(crate) async fn run(
         mut self,
         sink: &mut dyn Sink,
+        stop: watch::Receiver<bool>,
+        pause: watch::Receiver<bool>,
+        progress: &watch::Sender<QueryProgress>,
+    ) -> Result<Summary> {
+        let ended = self.run_to_end(sink, stop, pause, progress).await;
+        // A query that has lost executors will go on with what the others hold.
+        let goes_on = ended.as_ref().is_err_and(Error::is_lost);
+        if let Some(spread) = self.stage.spread().filter(|_| !goes_on) {
+            spread.release().await;
+        }
+        ended
+    }
+
+    async fn run_to_end(
+        &mut self,
+        sink: &mut dyn Sink,
         mut stop: watch::Receiver<bool>,
         mut pause: watch::Receiver<bool>,
         progress: &watch::Sender<QueryProgress>,
@@ -249,9 +265,6 @@ impl Driver {
         sink.finish().await?;
         if let Some(late_sink) = &mut self.late_sink {
             late_sink.finish().await?;
-        }
-        if let Some(spread) = self.stage.spread() {
-            spread.release().await;
         }
         Ok(self.summary(was_stopped))
     }

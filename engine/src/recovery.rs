@@ -25,6 +25,16 @@ use crate::sink::{Guarantee, Sink, SinkWriter};
 /// Rows that go through the update plan together in a replay: the more, the fewer state rows come out.
 const REPLAYED_UNIT_ROWS: usize = 1 << 19;
 
+/// Committed epochs that are replayed together.
+struct Together {
+    batch: MicroBatch,
+    count: u64,
+    /// The commit of the last one.
+    commit: Commit,
+    /// The term in which that one was decided.
+    decided: u64,
+}
+
 impl Driver {
     /// Begins the sink's reign and brings the state to where the last run left it; whether it was stopped meanwhile.
     pub(crate) async fn recover(
@@ -111,26 +121,27 @@ impl Driver {
         ledger: Option<Epoch>,
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let mut together: Option<(MicroBatch, u64, Commit)> = None;
+        let mut together: Option<Together> = None;
         // Which corrections a window has had, and what was given of it early, is a matter of each epoch by itself.
         // So is what a table was.
         let is_cut = self.stage.gives_by_epoch() || !self.tables.is_empty();
         let most = self.keeper.as_ref().filter(|_| !is_cut).map_or(0, Keeper::replay_rows);
-        while together.as_ref().is_none_or(|(batch, ..)| !batch.is_full(most))
+        while together.as_ref().is_none_or(|together| !together.batch.is_full(most))
             && let Some(logged) = epochs.next()
         {
             let LoggedEpoch { intent, commit } = logged;
             let batch = self.batch_again(&intent).await?;
             let Some(commit) = commit else {
                 self.rebuild(together).await?;
-                return self.finish_in_hand(batch, ledger, sink).await;
+                return self.finish_in_hand(batch, intent.term, ledger, sink).await;
             };
+            let decided = intent.term;
             match &mut together {
-                Some((known, count, last)) => {
-                    known.append(batch, REPLAYED_UNIT_ROWS);
-                    (*count, *last) = (*count + 1, commit);
+                Some(known) => {
+                    known.batch.append(batch, REPLAYED_UNIT_ROWS);
+                    (known.count, known.commit, known.decided) = (known.count + 1, commit, decided);
                 }
-                None => together = Some((batch, 1, commit)),
+                None => together = Some(Together { batch, count: 1, commit, decided }),
             }
         }
         self.rebuild(together).await
@@ -155,13 +166,15 @@ impl Driver {
         ))
     }
 
-    /// Brings the state to what it was after so many committed epochs, the last of which had this commit.
-    async fn rebuild(&mut self, epochs: Option<(MicroBatch, u64, Commit)>) -> Result<()> {
-        let Some((batch, count, commit)) = epochs else { return Ok(()) };
+    /// Brings the state to what it was after these epochs.
+    async fn rebuild(&mut self, epochs: Option<Together>) -> Result<()> {
+        let Some(Together { batch, count, commit, decided }) = epochs else { return Ok(()) };
         let started = Instant::now();
+        self.decided_in(Some(decided));
         // Its late rows are where the results are.
         self.update(&batch).await?;
         self.stage.pass(batch.watermark, commit.epoch).await?;
+        self.decided_in(None);
         self.counters = commit.counters;
         self.epoch = commit.epoch.next();
         if let Some(keeper) = self.keeper.as_mut() {
@@ -171,13 +184,28 @@ impl Driver {
     }
 
     /// Runs the epoch that was not committed, wholly.
-    async fn finish_in_hand(&mut self, batch: MicroBatch, ledger: Option<Epoch>, sink: &mut dyn Sink) -> Result<()> {
+    async fn finish_in_hand(
+        &mut self,
+        batch: MicroBatch,
+        decided: u64,
+        ledger: Option<Epoch>,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        self.decided_in(Some(decided));
         if let Some(keeper) = self.keeper.as_mut() {
             keeper.begin_update();
         }
         let staged = self.stage_epoch(&batch, sink).await?;
+        self.decided_in(None);
         tracing::info!(epoch = self.epoch.0, ?staged, ledger = ?ledger, "finishes the epoch in hand");
         self.commit_epoch(staged, sink).await
+    }
+
+    /// Says in which term what follows was decided, if it was in an earlier one.
+    fn decided_in(&mut self, term: Option<u64>) {
+        if let Some(spread) = self.stage.spread() {
+            spread.decided_in(term);
+        }
     }
 
     /// Takes the records of a stream up to `end`.
@@ -207,7 +235,19 @@ impl Recovered {
     fn lineage(&self, folder: String) -> Lineage {
         let end = self.epochs.last().map_or(self.epoch, |last| last.intent.epoch.next());
         let next = self.in_hand().unwrap_or(end);
-        Lineage { saved: self.saved.clone(), first: self.epoch, next, end, folder }
+        let term_of = |next: Epoch| {
+            let before = self.epochs.iter().find(|epoch| epoch.intent.epoch.next() == next);
+            before.map_or(self.saved_in, |epoch| epoch.intent.term)
+        };
+        Lineage {
+            saved: self.saved.clone(),
+            first: self.epoch,
+            next,
+            end,
+            decided: (term_of(next), term_of(end)),
+            saved_in: self.saved_in,
+            folder,
+        }
     }
 
     /// The epoch that the last commit names, or else the checkpoint.

@@ -158,7 +158,7 @@ pub struct ServeArgs {
     /// Wait for executors of other machines and have the state of queries lie there.
     #[arg(long)]
     pub cluster: bool,
-    /// Where executors register [default: 127.0.0.1:50052].
+    /// Where executors register, and fetch rows at the next port [default: 127.0.0.1:50052].
     #[arg(long, value_name = "ADDR", env = "MILLSTREAM_CLUSTER_LISTEN")]
     pub cluster_listen: Option<SocketAddr>,
     /// The name of this machine for executors, if that is not the address.
@@ -167,7 +167,7 @@ pub struct ServeArgs {
     /// How long an executor may be silent before it is given up [default: 1s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub executor_timeout: Option<Duration>,
-    /// The memory for state of each executor that this server starts; its part of half of the machine unless given.
+    /// The memory for state of each executor that this server starts; half of the machine's in equal parts unless given.
     #[arg(long, value_name = "SIZE", value_parser = parse_log_limit)]
     pub executor_memory: Option<u64>,
     /// How the processes of the cluster reach each other.
@@ -201,7 +201,7 @@ pub struct ExecutorArgs {
     /// Where the driver listens for executors.
     #[arg(long, value_name = "URL", env = "MILLSTREAM_DRIVER")]
     pub driver: String,
-    /// Where rows come in; port 0 takes a free one.
+    /// Where rows come in, and questions at the next port; port 0 takes free ones.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", env = "MILLSTREAM_EXECUTOR_LISTEN")]
     pub listen: SocketAddr,
     /// What it is called in the cluster, from one start to the next; a random name unless given.
@@ -216,6 +216,9 @@ pub struct ExecutorArgs {
     /// Where state goes that does not fit into memory; the system's folder for temporary files unless given.
     #[arg(long, value_name = "DIR")]
     pub spill_dir: Option<PathBuf>,
+    /// Listen on other than loopback without certificates.
+    #[arg(long)]
+    pub insecure: bool,
     /// End when stdin does.
     #[arg(long, hide = true)]
     pub end_with_parent: bool,

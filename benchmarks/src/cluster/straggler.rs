@@ -32,8 +32,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 60)]
     threads: usize,
     /// The part of the time in which it is stopped, in percent.
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..100))]
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(..100))]
     stopped: u32,
+    /// Confine it to the core of the busy threads; to be given with --stopped 0, or it is lost.
+    #[arg(long)]
+    confined: bool,
     /// How often it becomes slow.
     #[arg(long, default_value_t = 2)]
     rounds: usize,
@@ -48,7 +51,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut pushed = Pushed::start(args.executors, &TIMEOUT, "1 second", push).await?;
     let executors = until_live(&mut pushed.client, args.executors).await?;
     let slow = executors.into_iter().find(|executor| executor.slots > 0).context("no executor holds state")?;
-    let load = Load { threads: args.threads, stopped_percent: args.stopped };
+    let load = Load { threads: args.threads, stopped_percent: args.stopped, is_confined: args.confined };
     let (mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.rounds.max(1) {
         before.extend(phase(&mut pushed, args).await?);
@@ -74,7 +77,11 @@ async fn phase(pushed: &mut Pushed, args: &Args) -> anyhow::Result<Vec<f64>> {
 }
 
 fn print_setting(args: &Args) {
-    let place = if can_confine() { "on its core" } else { "on all cores" };
+    let place = match (can_confine(), args.confined) {
+        (true, true) => "on the only core that it may use",
+        (true, false) => "on one of its cores",
+        (false, _) => "on all cores",
+    };
     println!(
         "epochs of a GROUP BY view over a pushed stream, {} rows an epoch, {} rounds; one of {} executors is stopped \
          {} % of the time, {} busy threads {place}",

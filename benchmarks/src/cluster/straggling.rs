@@ -1,10 +1,15 @@
 //! Making one executor slow.
 //!
-//! What is simulated is a machine that others take from its executor: it answers, heartbeats included, but gets a
-//! small part of the time that it needs. Its threads share one core with busy threads of another process, as far as
-//! `taskset` is there; and it is stopped for most of every tenth of a second, as no process without privileges can take
-//! a core from another one whole. On a machine with few cores the busy threads slow the others too, the driver among
-//! them, and without `taskset` they do so on every machine.
+//! What is simulated is a machine that others take from its executor: it answers, heartbeats included, but gets a small
+//! part of the time that it needs. No process without privileges can take a core from another one whole, so that it is
+//! done in two ways:
+//!
+//! * the executor is stopped for most of every tenth of a second, and
+//! * busy threads of another process run on the last of its cores, where `taskset` is there to keep them from others.
+//!
+//! If the executor is confined to that core it gets its share of it only: one of 61 beside 60 busy threads. Both at
+//! once leave it so little that its heartbeats do not come for 10 s, and it is lost. On a machine with few cores the
+//! busy threads slow the others too, the driver among them; without `taskset` they do so on every machine.
 
 use std::process::{Child, Command, Stdio};
 
@@ -18,35 +23,40 @@ pub(super) struct Load {
     pub(super) threads: usize,
     /// The part of each tenth of a second in which it is stopped, in percent.
     pub(super) stopped_percent: u32,
+    /// Whether it has to stay on the core of the busy threads.
+    pub(super) is_confined: bool,
 }
 
 /// An executor that is slow.
 #[derive(Debug)]
 pub(super) struct Straggling {
     executor: Executor,
-    /// Where it ran before, if it was confined.
+    /// Where it ran before it was confined, if it is.
     cores: Option<Cores>,
     busy: Child,
     /// Stops the executor and lets it go on, in turn; ends with it.
-    stopping: Child,
+    stopping: Option<Child>,
 }
 
 impl Straggling {
     /// Makes an executor slow.
+    ///
+    /// # Errors
+    /// Fails if it is to be confined and cannot be.
     pub(super) fn begin(executor: Executor, load: Load) -> anyhow::Result<Self> {
-        let cores = if can_confine() { Some(Cores::of(executor.pid)?) } else { None };
-        let last = cores.as_ref().map(Cores::last);
-        if let Some(last) = &last {
+        let cores = Cores::of(executor.pid)?;
+        let last = cores.last();
+        let busy = busy(load.threads, can_confine().then_some(&last))?;
+        let stopping = (load.stopped_percent > 0).then(|| stopping(executor.pid, load.stopped_percent)).transpose()?;
+        if load.is_confined {
             last.confine(executor.pid)?;
         }
-        let busy = busy(load.threads, last.as_ref())?;
-        let stopping = stopping(executor.pid, load.stopped_percent)?;
-        Ok(Self { executor, cores, busy, stopping })
+        Ok(Self { executor, cores: load.is_confined.then_some(cores), busy, stopping })
     }
 
     /// Lets it be as fast as before.
     pub(super) fn end(mut self) -> anyhow::Result<()> {
-        for child in [&mut self.stopping, &mut self.busy] {
+        for child in self.stopping.iter_mut().chain([&mut self.busy]) {
             child.kill()?;
             child.wait()?;
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Epoch;
 use crate::checkpoint::image::PaneTag;
+use crate::cluster::KeyRange;
 use crate::executor::RowCounts;
 use crate::ingest::LogPlace;
 use crate::time::{EventTime, Watermark};
@@ -104,4 +105,7 @@ pub(crate) struct FileRecord {
     pub(crate) bytes: u64,
     pub(crate) rows: u64,
     pub(crate) crc32: u32,
+    /// The key partitions that its rows are of, if they are not of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) range: Option<KeyRange>,
 }

@@ -143,10 +143,11 @@ impl Host {
         if owned.term > reign.term {
             return Err(outdated(&owned, reign));
         }
+        let held = owned.held();
         if owned.term < reign.term {
             owned.begin_term(reign.term);
         }
-        Ok(Reply::Held(owned.held()))
+        Ok(Reply::Held(held))
     }
 
     async fn assign(&self, assign: &Assign) -> Result<Reply> {

@@ -26,6 +26,10 @@ pub(crate) struct Lineage {
     pub(crate) next: Epoch,
     /// The epoch after the last whose intent was logged.
     pub(crate) end: Epoch,
+    /// The terms in which the epochs before `next` and before `end` were decided.
+    pub(crate) decided: (u64, u64),
+    /// The term in which the epoch before `first` was decided, or a later one.
+    pub(crate) saved_in: u64,
     /// The query's folder in the state directory.
     pub(crate) folder: String,
 }
@@ -36,6 +40,8 @@ pub(super) struct Kept {
     pub(super) saved: Option<Saved>,
     /// The first epoch that is not in it.
     pub(super) first: Epoch,
+    /// The term in which the epoch before that was decided, or a later one.
+    pub(super) saved_in: u64,
     pub(super) folder: String,
 }
 
@@ -44,6 +50,8 @@ pub(super) struct Kept {
 pub(super) struct Sent {
     pub(super) first: Epoch,
     pub(super) last: Epoch,
+    /// The term in which the last one was decided.
+    pub(super) decided: u64,
     pub(super) watermark: Watermark,
     pub(super) delta: StageDelta,
 }
@@ -103,7 +111,7 @@ impl SentEpochs {
             match together.last_mut().filter(|(_, known)| !is_cut && known + bytes <= TOGETHER_BYTES) {
                 Some((known, known_bytes)) => {
                     known.delta.append(sent.delta.clone());
-                    (known.last, known.watermark) = (sent.last, sent.watermark);
+                    (known.last, known.decided, known.watermark) = (sent.last, sent.decided, sent.watermark);
                     *known_bytes += bytes;
                 }
                 None => together.push((sent.clone(), *bytes)),
@@ -118,7 +126,13 @@ mod tests {
     use super::*;
 
     fn sent(first: u64, last: u64) -> Sent {
-        Sent { first: Epoch(first), last: Epoch(last), watermark: Watermark(0), delta: StageDelta::default() }
+        Sent {
+            first: Epoch(first),
+            last: Epoch(last),
+            decided: 1,
+            watermark: Watermark(0),
+            delta: StageDelta::default(),
+        }
     }
 
     fn ranges(found: Option<Vec<Sent>>) -> Option<Vec<(u64, u64)>> {

@@ -30,6 +30,8 @@ pub(super) struct ApplySpec {
     /// The first and the last epoch whose rows these are.
     pub(super) first: Epoch,
     pub(super) last: Epoch,
+    /// The term in which the last one was decided.
+    pub(super) decided: u64,
     pub(super) watermark: Watermark,
     /// Whether results are given, or passed because they were given before.
     pub(super) gives: bool,
@@ -106,6 +108,8 @@ pub(super) struct Assign {
     /// The slots to begin, and the epoch that they take next.
     pub(super) begin: Vec<KeyRange>,
     pub(super) next: Epoch,
+    /// The term in which the epoch before that was decided, as far as it is known.
+    pub(super) decided: u64,
     /// The checkpoint to begin with; none at the beginning of the input.
     pub(super) from: Option<Saved>,
 }
@@ -133,6 +137,10 @@ pub(super) enum Reply {
 pub(super) struct HeldSlot {
     pub(super) range: KeyRange,
     pub(super) next: Epoch,
+    /// The term in which the epoch before that was decided.
+    pub(super) decided: u64,
+    /// The term in which it was last known to be of use.
+    pub(super) term: u64,
     /// Of what it is a slot.
     pub(super) program: String,
 }

@@ -46,6 +46,9 @@ struct Slot {
     stage: Stage,
     /// The epoch that it takes next.
     next: Epoch,
+    /// The term in which the epoch before that was decided: two drivers may decide differently what an epoch is made of,
+    /// if the first one dies before it is known.
+    decided: u64,
     /// What the last epoch gave, to be given again.
     given: Vec<Emitted>,
     /// What the last checkpoint has of it.
@@ -89,7 +92,14 @@ impl Owned {
     /// The slots that it holds.
     pub(super) fn held(&self) -> Vec<HeldSlot> {
         let slots = self.slots.iter();
-        slots.map(|(range, slot)| HeldSlot { range: *range, next: slot.next, program: self.program.clone() }).collect()
+        let held = |(range, slot): (&KeyRange, &Slot)| HeldSlot {
+            range: *range,
+            next: slot.next,
+            decided: slot.decided,
+            term: self.term,
+            program: self.program.clone(),
+        };
+        slots.map(held).collect()
     }
 
     /// How many slots there are, and the memory of their state.
@@ -123,7 +133,8 @@ impl Owned {
                 stage.count_memory();
                 stage.forget_images();
             }
-            self.slots.insert(*range, Slot { stage, next: assign.next, given: Vec::new(), saved: None });
+            let (next, decided) = (assign.next, assign.decided);
+            self.slots.insert(*range, Slot { stage, next, decided, given: Vec::new(), saved: None });
         }
         Ok(())
     }
@@ -189,7 +200,7 @@ impl Owned {
         Ok(move || {
             let slots = images.into_iter().zip(before);
             let written = slots.map(|((range, images), before)| {
-                let writer = CheckpointWriter::new(Arc::clone(&store.files), store.folder.clone(), term, before);
+                let writer = CheckpointWriter::of_slot(Arc::clone(&store.files), store.folder.clone(), term, before, range);
                 Ok(WrittenSlot { range, saved: writer.save(epoch, images)? })
             });
             written.collect()
@@ -239,7 +250,7 @@ impl Slot {
         } else {
             self.stage.pass(spec.watermark).await?;
         }
-        self.next = spec.last.next();
+        (self.next, self.decided) = (spec.last.next(), spec.decided);
         Ok(())
     }
 

@@ -21,6 +21,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Slots with the number of their executor, and the epoch that they take next if they are held there.
 type Placed = Vec<(KeyRange, usize, Option<Epoch>)>;
 
+/// Which slots that are held can go on.
+#[derive(Debug)]
+enum OfUse {
+    /// Of an earlier driver those that take one of these epochs next, of which the epoch before was decided in that term.
+    Left([(Epoch, u64); 2]),
+    /// Of this driver those that take one of these epochs next, or stand where it began.
+    Held([Epoch; 2]),
+}
+
 impl Spread {
     /// Begins with what an earlier driver has left: gives every slot an owner, the one that holds it if its state is of
     /// use, else one that begins with the checkpoint. `query` and `term` are the query's id and term.
@@ -30,13 +39,15 @@ impl Spread {
             self.plan.count_on(&mut saved.stages.iter());
         }
         self.begun_at = (lineage.next, lineage.end);
+        self.decided = term;
         self.slots.clear();
         self.sent.clear();
-        let Lineage { saved, first, folder, .. } = lineage;
-        let kept = Kept { saved, first, folder };
+        let left = [(lineage.next, lineage.decided.0), (lineage.end, lineage.decided.1)];
+        let Lineage { saved, first, folder, saved_in, .. } = lineage;
+        let kept = Kept { saved, first, saved_in, folder };
         let mut attempts = 0;
         loop {
-            match self.place(&kept, (first, first)).await {
+            match self.place(&kept, &OfUse::Left(left)).await {
                 Err(error) if error.is_lost() && attempts < MOST_ATTEMPTS => {
                     attempts += 1;
                     tokio::time::sleep(PAUSE * attempts).await;
@@ -76,7 +87,7 @@ impl Spread {
             let Some(sent) = self.sent.between(kept.first, next, is_cut) else { return Err(reason) };
             tokio::time::sleep(PAUSE * attempt).await;
             let moved = async {
-                self.place(&kept, (next, end)).await?;
+                self.place(&kept, &OfUse::Held([next, end])).await?;
                 for epochs in &sent {
                     self.send(epochs, false).await?;
                 }
@@ -95,11 +106,10 @@ impl Spread {
         Err(reason)
     }
 
-    /// Gives every slot an owner. Slots that are held are of use where they take one of the epochs `at` next, or one at
-    /// which this driver began.
-    async fn place(&mut self, kept: &Kept, at: (Epoch, Epoch)) -> Result<()> {
+    /// Gives every slot an owner.
+    async fn place(&mut self, kept: &Kept, of_use: &OfUse) -> Result<()> {
         let members = self.seat.executors.ready().await;
-        let held = self.held(&members, at).await?;
+        let held = self.held(&members, of_use).await?;
         let partitions = match self.spreading {
             Spreading::ByKey(partitions) | Spreading::Whole(partitions) => partitions,
             Spreading::Nowhere => return Err(Error::internal("a query without state has slots")),
@@ -137,14 +147,14 @@ impl Spread {
     }
 
     /// Begins the term at every executor; the slots there that are of use, each with the number of its executor.
-    async fn held(&self, members: &[Member], at: (Epoch, Epoch)) -> Result<Vec<(KeyRange, usize, Epoch)>> {
+    async fn held(&self, members: &[Member], of_use: &OfUse) -> Result<Vec<(KeyRange, usize, Epoch)>> {
         let request = Request::Hold(self.reign.clone());
         let asked = join_all(members.iter().map(|member| self.ask(member, &request))).await;
         let mut held: Vec<(KeyRange, usize, Epoch)> = Vec::new();
         for (number, reply) in asked.into_iter().enumerate() {
             let Reply::Held(slots) = reply? else { return Err(Error::internal("an executor says not what it holds")) };
-            let of_use = slots.into_iter().filter(|slot| self.is_of_use(slot, at));
-            held.extend(of_use.map(|slot| (slot.range, number, slot.next)));
+            let kept = slots.into_iter().filter(|slot| self.is_of_use(slot, of_use));
+            held.extend(kept.map(|slot| (slot.range, number, slot.next)));
         }
         // Of two that hold the same, which can be if one was thought lost, one is enough.
         held.sort_unstable();
@@ -152,14 +162,20 @@ impl Spread {
         Ok(held)
     }
 
-    /// Whether a slot that is held can go on: one that stands between the epochs that are sent together cannot. Nor can
-    /// those of views that another driver has left: what they have counted is nowhere else.
-    fn is_of_use(&self, slot: &HeldSlot, (next, end): (Epoch, Epoch)) -> bool {
-        let (committed, begun) = self.begun_at;
-        let stands_right = slot.next == next || slot.next == end;
-        let stands_ahead = slot.next >= next && (slot.next == committed || slot.next == begun);
-        let is_left = self.slots.is_empty() && self.plan.has_views();
-        (stands_right || stands_ahead) && slot.program == self.seat.program && !is_left
+    /// Whether a slot that is held can go on: one that stands between epochs that are sent together cannot, and one that
+    /// has taken in what nobody knows of, or knows otherwise, must not.
+    fn is_of_use(&self, slot: &HeldSlot, of_use: &OfUse) -> bool {
+        let stands_right = match of_use {
+            // What views have counted is nowhere else.
+            OfUse::Left(epochs) => epochs.contains(&(slot.next, slot.decided)) && !self.plan.has_views(),
+            OfUse::Held(epochs) => {
+                let (committed, begun) = self.begun_at;
+                let is_ahead = epochs.iter().all(|epoch| *epoch <= slot.next);
+                let stands_ahead = is_ahead && (slot.next == committed || slot.next == begun);
+                slot.term == self.reign.term && (epochs.contains(&slot.next) || stands_ahead)
+            }
+        };
+        stands_right && slot.program == self.seat.program
     }
 
     /// The number of the executor of a query that is in one piece: another one for another query.
@@ -188,6 +204,7 @@ impl Spread {
                 keep,
                 begin,
                 next: kept.first,
+                decided: kept.saved_in,
                 from,
             };
             match own().next() {

@@ -30,6 +30,11 @@ impl KeyRange {
         self.from <= partition && partition < self.to
     }
 
+    /// Whether some key partition is in both.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.from < other.to && other.from < self.to
+    }
+
     /// How many key partitions it has.
     pub const fn width(self) -> u32 {
         self.to.saturating_sub(self.from)

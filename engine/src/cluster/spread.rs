@@ -48,6 +48,8 @@ pub(crate) struct Spread {
     pub(super) next: Epoch,
     /// The first epoch that was not committed as this driver began, and the one after the last that was begun.
     pub(super) begun_at: (Epoch, Epoch),
+    /// The term in which the epochs that are sent were decided.
+    pub(super) decided: u64,
     /// What was mapped and is still to be sent.
     mapped: Option<StageDelta>,
     /// What was sent since the last checkpoint.
@@ -85,6 +87,7 @@ impl Spread {
             seen: Vec::new(),
             next: Epoch(0),
             begun_at: (Epoch(0), Epoch(0)),
+            decided: 1,
             mapped: None,
             sent: SentEpochs::default(),
             kept: None,
@@ -109,6 +112,14 @@ impl Spread {
         Ok(late)
     }
 
+    /// Says in which term the epochs that come next were decided; in its own unless it goes on with those of another.
+    pub(crate) const fn decided_in(&mut self, term: Option<u64>) {
+        self.decided = match term {
+            Some(term) => term,
+            None => self.reign.term,
+        };
+    }
+
     /// The results of an epoch, which was mapped; nothing the second time.
     pub(crate) async fn evaluate(&mut self, watermark: Watermark) -> Result<Vec<Emitted>> {
         if self.mapped.is_none() {
@@ -125,7 +136,7 @@ impl Spread {
     /// Sends the epochs from the next one up to `last` what was mapped, and again what executors have lost.
     async fn exchange(&mut self, watermark: Watermark, last: Epoch, gives: bool) -> Result<Vec<Emitted>> {
         let delta = self.mapped.take().unwrap_or_default();
-        let epochs = Sent { first: self.next, last, watermark, delta };
+        let epochs = Sent { first: self.next, last, decided: self.decided, watermark, delta };
         self.sent.note(epochs.clone());
         loop {
             match self.send(&epochs, gives).await {
@@ -141,7 +152,7 @@ impl Spread {
 
     /// Sends epochs to the slots that have not taken them in, or to all if they are to give their results.
     pub(super) async fn send(&mut self, epochs: &Sent, gives: bool) -> Result<Vec<Emitted>> {
-        let Sent { first, last, watermark, delta } = epochs;
+        let Sent { first, last, decided, watermark, delta } = epochs;
         let mut owners: BTreeMap<&Member, Vec<usize>> = BTreeMap::new();
         for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| gives || slot.next <= *last) {
             owners.entry(&slot.owner).or_default().push(number);
@@ -164,6 +175,7 @@ impl Spread {
                 reign: self.reign.clone(),
                 first: *first,
                 last: *last,
+                decided: *decided,
                 watermark: *watermark,
                 gives,
                 slots: slots.iter().filter_map(|slot| ranges.get(*slot).copied()).collect(),

@@ -107,6 +107,9 @@ pub(crate) fn load_stages(
                 let schema = schemas.get(index).ok_or_else(|| Error::internal("a leaf without state has some"))?;
                 let known = saved.files.iter().find(|file| file.name == part.file);
                 let file = known.ok_or_else(|| Error::internal(format!("{} is not listed", part.file)))?;
+                if !is_wanted(file, range) {
+                    continue;
+                }
                 let mut entries = read_panes(read_state_file(files, folder, file)?, &part.panes, schema, range)?;
                 let bytes: usize = entries.iter().map(|entry| entry.state.bytes()).sum();
                 if share.set(loaded + bytes) > 0 {
@@ -128,6 +131,14 @@ pub(crate) fn load_stages(
         });
     }
     Ok((stages, share))
+}
+
+/// Whether a file has rows of a range of key partitions.
+fn is_wanted(file: &FileRecord, range: Option<KeyRange>) -> bool {
+    match (file.range, range) {
+        (Some(has), Some(wanted)) => has.overlaps(wanted),
+        _ => true,
+    }
 }
 
 /// The entries for each file, in order: as many as have [`FILE_ROWS`], so that a file fits into memory easily.
@@ -154,12 +165,20 @@ pub(crate) struct CheckpointWriter {
     pub(super) term: u64,
     /// The checkpoint whose files serve again where panes have not changed.
     pub(super) before: Option<Saved>,
+    /// The key partitions whose state is written, if not all of them.
+    pub(super) range: Option<KeyRange>,
 }
 
 impl CheckpointWriter {
-    /// A writer into the folder of a query.
-    pub(crate) const fn new(files: Arc<dyn Files>, folder: String, term: u64, before: Option<Saved>) -> Self {
-        Self { files, folder, term, before }
+    /// A writer of some key partitions of a query into its folder.
+    pub(crate) const fn of_slot(
+        files: Arc<dyn Files>,
+        folder: String,
+        term: u64,
+        before: Option<Saved>,
+        range: KeyRange,
+    ) -> Self {
+        Self { files, folder, term, before, range: Some(range) }
     }
 
     /// Writes what changed in `stages`, then the manifest that names it: `manifest`, with its stages and files.
@@ -236,6 +255,7 @@ impl CheckpointWriter {
         let name = format!("{:010}-{name}-{}.parquet", self.term, uuid::Uuid::new_v4().simple());
         let path = format!("{}/state/{name}", self.folder);
         self.files.create(&path, bytes).map_err(|error| failed(self.files.as_ref(), &path, error))?;
-        Ok(FileRecord { name, bytes: bytes.len() as u64, rows, crc32: crc32fast::hash(bytes) })
+        let crc32 = crc32fast::hash(bytes);
+        Ok(FileRecord { name, bytes: bytes.len() as u64, rows, crc32, range: self.range })
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct LoggedEpoch {
 pub(crate) struct Recovered {
     /// The checkpoint to begin with; none at the beginning of the input.
     pub(crate) saved: Option<Saved>,
+    /// The term that it was written in.
+    pub(crate) saved_in: u64,
     /// Its state, unless executors are to read that.
     pub(crate) stages: Option<Vec<StageImage>>,
     /// Where the streams are at that state, by name.
@@ -252,6 +254,7 @@ impl QueryStore {
             folder: self.folder.clone(),
             term: self.term,
             before: self.kept.last().map(Manifest::saved),
+            range: None,
         }
     }
 
@@ -366,6 +369,7 @@ impl QueryStore {
         let mut recovered = Recovered {
             stages: None,
             saved: None,
+            saved_in: 0,
             places: BTreeMap::new(),
             epoch: Epoch(0),
             sink_epoch: None,
@@ -379,6 +383,7 @@ impl QueryStore {
             recovered = Recovered {
                 stages: None,
                 saved: Some(manifest.saved()),
+                saved_in: manifest.term,
                 places: manifest.streams.clone(),
                 epoch: manifest.epoch,
                 sink_epoch: manifest.sink_epoch,

@@ -25,6 +25,8 @@ pub enum Moment {
     During,
     /// After all tasks were done, before the driver has heard of it.
     After,
+    /// After its task was done, and it is not lost for good: it comes back with what it held.
+    Away,
 }
 
 /// Says which executor is lost in an exchange or a call, and when; asked once for each.
@@ -34,6 +36,7 @@ pub type Fate = Box<dyn FnMut(usize) -> Option<(usize, Moment)> + Send>;
 pub struct LocalExecutors {
     programs: Arc<OneProgram>,
     hosts: Mutex<BTreeMap<String, (Member, Host)>>,
+    away: Mutex<BTreeMap<String, (Member, Host)>>,
     changes: watch::Sender<u64>,
     fate: Mutex<Option<Fate>>,
 }
@@ -66,6 +69,7 @@ impl LocalExecutors {
         let executors = Self {
             programs: Arc::new(OneProgram { logical, emission, options }),
             hosts: Mutex::default(),
+            away: Mutex::default(),
             changes: watch::channel(0).0,
             fate: Mutex::default(),
         };
@@ -83,6 +87,16 @@ impl LocalExecutors {
         let member = Member { name: name.to_owned(), incarnation: uuid::Uuid::new_v4() };
         let programs: Arc<dyn Programs> = Arc::<OneProgram>::clone(&self.programs);
         self.hosts().insert(name.to_owned(), (member, Host::new(programs)));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Has the executors come back that cannot be reached for a while, unless others of their names have been started.
+    pub fn come_back(&self) {
+        let away = std::mem::take(&mut *self.away.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut hosts = self.hosts();
+        for (name, host) in away {
+            hosts.entry(name).or_insert(host);
+        }
         self.changes.send_modify(|changes| *changes += 1);
     }
 
@@ -153,6 +167,18 @@ impl Executors for LocalExecutors {
             host.apply(&task.spec, task.frames).await
         });
         let done = join_all(doing).await;
+        if let Some(name) = is_at(Moment::Away) {
+            let mut hosts = self.hosts();
+            if let Some(host) = hosts.remove(&name) {
+                self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), host);
+            }
+            if hosts.is_empty() {
+                drop(hosts);
+                self.start("executor-0");
+            }
+            self.changes.send_modify(|changes| *changes += 1);
+            return Err(Error::lost(format!("{name} cannot be reached")));
+        }
         if let Some(name) = is_at(Moment::After) {
             self.start(&name);
             return Err(Error::lost(format!("{name} is gone")));

@@ -4,18 +4,19 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use millstream_engine::cluster::{Executors, Seat};
 use millstream_engine::durable::{Durability, StateDirectory, StatePlace};
+use millstream_engine::state::machine_bytes;
 use millstream_engine::time::{Clock, SystemClock};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::control::{Actions, control_service};
-use super::link::{Links, advertised, incoming, listen_on};
+use super::link::{Links, advertised, incoming, listen_on, next_port};
 use super::membership::{Members, Membership, Pace, executors_table};
 use super::plane::{Compression, Plane};
 use super::programs::Program;
@@ -26,6 +27,9 @@ use crate::error::{Error, Result};
 
 /// How long executors of this machine have until they have registered.
 const STARTUP: Duration = Duration::from_secs(60);
+
+/// How long executors of other machines have until queries are begun with those that have registered.
+const SETTLING: Duration = Duration::from_millis(2_500);
 
 /// How a cluster is set up.
 #[derive(Debug, Clone)]
@@ -77,7 +81,7 @@ impl Cluster {
         let url = advertised(&options.links, &listener, advertise)?;
         // Within a machine it costs more than it saves.
         let compression = if options.listen.ip().is_loopback() { Compression::None } else { Compression::Lz4 };
-        let data = SocketAddr::new(options.listen.ip(), 0);
+        let data = next_port(options.listen);
         let plane = Plane::start(threads.clone(), options.links.clone(), data, advertise, compression).await?;
         let (stop, stopped) = watch::channel(false);
         let serving = serve(&threads.io, &options.links, listener, &membership, stopped)?;
@@ -91,12 +95,15 @@ impl Cluster {
         }
         let scratch_place = StatePlace::Folder(scratch);
         let scratch = StateDirectory::open(&scratch_place, Durability::ProcessCrash)?;
-        let start = |count| {
+        let start = |count: usize| {
             let spill = options.folder.join("executors");
-            LocalExecutors::spawn(count, &url, &spill, options.memory, &options.link_arguments)
+            let part = machine_bytes() as u64 / 2 / count.max(1) as u64;
+            LocalExecutors::spawn(count, &url, &spill, options.memory.unwrap_or(part), &options.link_arguments)
         };
         let local = options.local.map(start).transpose()?;
-        let reach = Arc::new(Reach::new(options.links, membership, plane));
+        // Executors that look for a driver again and again need a moment, and may hold what would be made again.
+        let settles_at = Instant::now() + if options.local.is_some() { Duration::ZERO } else { SETTLING };
+        let reach = Arc::new(Reach::new(options.links, membership, plane, settles_at));
         let local = Mutex::new(local);
         let cluster = Self { reach, scratch, scratch_place, local, url, stop, _serving: serving };
         if let Some(count) = options.local {
@@ -144,7 +151,7 @@ impl Cluster {
 
     /// What SHOW EXECUTORS tells.
     pub(crate) fn table(&self) -> Result<RecordBatch> {
-        executors_table(&self.reach.membership().members())
+        executors_table(&self.reach.membership().newest())
     }
 
     /// What SHOW EXECUTORS tells where there are none.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::control::{ActionError, Actions, ControlClient, control_service};
-use super::link::{Links, advertised, incoming, listen_on};
+use super::link::{Links, advertised, incoming, listen_on, next_port};
 use super::membership::{Figures, Incarnation, RELEASE, Registration, keep_registered};
 use super::plane::{self, Applier, Runtimes, Work, WorkError};
 use super::programs::Planner;
@@ -62,6 +61,18 @@ fn ended_with_parent(mut stop: watch::Receiver<bool>) -> watch::Receiver<bool> {
     receiver
 }
 
+/// Refuses to be open to strangers.
+fn check_guarded(args: &ExecutorArgs) -> Result<()> {
+    if args.listen.ip().is_loopback() || args.links.cluster_ca.is_some() || args.insecure {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} is open to other machines: give --cluster-ca, --cluster-cert and --cluster-key, or say --insecure where the \
+         network is trusted",
+        args.listen
+    )))
+}
+
 /// An executor that listens.
 struct Executor {
     runtimes: Runtimes,
@@ -76,8 +87,8 @@ struct Executor {
 impl Executor {
     async fn start(args: &ExecutorArgs, memory: Memory) -> Result<Self> {
         let links = args.links.links()?;
-        let control = SocketAddr::new(args.listen.ip(), 0);
-        let (data, control) = (listen_on(args.listen).await?, listen_on(control).await?);
+        check_guarded(args)?;
+        let (data, control) = (listen_on(args.listen).await?, listen_on(next_port(args.listen)).await?);
         let url = |listener: &TcpListener| advertised(&links, listener, args.advertise.as_deref());
         let process = Uuid::new_v4();
         let me = Registration {

@@ -198,6 +198,11 @@ fn unusable_tls(error: tonic::transport::Error) -> Error {
     }
 }
 
+/// The address whose port comes after that of another one; any that is free if that is.
+pub(crate) const fn next_port(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip(), if address.port() == 0 { 0 } else { address.port().saturating_add(1) })
+}
+
 /// Listens at an address.
 ///
 /// # Errors

@@ -65,18 +65,28 @@ impl Planner {
     async fn planned(&self, program: &Program) -> Result<PlannedQuery> {
         let (mut language, mut memory) = (Language::new(), self.memory());
         let mut sides = StreamSides::new();
+        // The query may not need what fails.
+        let mut failed = Vec::new();
         for declaration in &program.declarations {
             let done = declared(&mut language, &mut sides, &mut memory, declaration).await;
-            if let Err(error) = done {
-                // The query may not need it; if it does, it says so itself.
-                tracing::debug!(%error, "a declaration was not carried out");
-            }
+            failed.extend(done.err().map(|error| error.to_string()));
         }
-        let (parsed, script) = parsed(&mut language, &program.query)?;
+        let planned = self.planned_in(&mut language, program).await;
+        planned.map_err(|error| match failed.first() {
+            Some(reason) => {
+                let message = format!("{error}; at an executor {reason}");
+                EngineError::query(message, "have every executor reach the files and variables that it names").into()
+            }
+            None => error,
+        })
+    }
+
+    async fn planned_in(&self, language: &mut Language, program: &Program) -> Result<PlannedQuery> {
+        let (parsed, script) = parsed(language, &program.query)?;
         let compiled = language.compile(&parsed).map_err(|error| refusal(error, &script))?;
         let query = query_of(compiled)?;
         // What a SET of the statement's session says of memory is about another process.
-        let options = QueryOptions { name: "query".to_owned(), ..query_options(&language, &self.memory())? };
+        let options = QueryOptions { name: "query".to_owned(), ..query_options(language, &self.memory())? };
         plan_query(&query, options).await.map_err(|error| placed(error, &parsed, &script))
     }
 }

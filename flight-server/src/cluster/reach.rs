@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub(super) struct Reach {
     links: Links,
     membership: Membership,
     plane: Plane,
+    /// Until then more executors may come that have been there before.
+    settles_at: Instant,
     clients: Mutex<HashMap<String, ControlClient>>,
 }
 
@@ -40,8 +42,8 @@ impl fmt::Debug for Reach {
 }
 
 impl Reach {
-    pub(super) fn new(links: Links, membership: Membership, plane: Plane) -> Self {
-        Self { links, membership, plane, clients: Mutex::default() }
+    pub(super) fn new(links: Links, membership: Membership, plane: Plane, settles_at: Instant) -> Self {
+        Self { links, membership, plane, settles_at, clients: Mutex::default() }
     }
 
     pub(super) const fn membership(&self) -> &Membership {
@@ -110,6 +112,7 @@ impl Executors for Reach {
     }
 
     async fn ready(&self) -> Vec<Member> {
+        tokio::time::sleep_until(self.settles_at.into()).await;
         let mut members = self.membership.watch();
         // Its sender is here.
         let _ = members.wait_for(|members| members.live().next().is_some()).await;

@@ -55,8 +55,7 @@ struct Process {
 impl LocalExecutors {
     /// Starts `executor-1` to `executor-N`, which look for their driver at `driver`.
     ///
-    /// Each has a folder of its name in `spill`, and its part of the memory, `memory_bytes`, unless it should find out
-    /// by itself; `extra` are arguments that all of them get, such as certificates.
+    /// Each has a folder of its name in `spill`, and its part of the memory for state, `memory_bytes`; `extra` are arguments that all of them get, such as certificates.
     ///
     /// # Errors
     /// Fails if one cannot be started at all; one that dies later is started again. Needs a tokio runtime around it.
@@ -64,7 +63,7 @@ impl LocalExecutors {
         count: usize,
         driver: &str,
         spill: &Path,
-        memory_bytes: Option<u64>,
+        memory_bytes: u64,
         extra: &[OsString],
     ) -> Result<Self> {
         let program = std::env::current_exe().map_err(|source| Error::Io {
@@ -105,16 +104,14 @@ impl LocalExecutors {
 }
 
 /// The command line of an executor.
-fn arguments(name: &str, driver: &str, spill: &Path, memory_bytes: Option<u64>) -> Vec<OsString> {
+fn arguments(name: &str, driver: &str, spill: &Path, memory_bytes: u64) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["executor", "--name", name, "--driver", driver, "--listen", "127.0.0.1:0"]
         .into_iter()
         .chain(["--end-with-parent", "--spill-dir"])
         .map(OsString::from)
         .collect();
     arguments.push(spill.into());
-    if let Some(bytes) = memory_bytes {
-        arguments.extend([OsString::from("--memory-limit"), OsString::from(bytes.to_string())]);
-    }
+    arguments.extend([OsString::from("--memory-limit"), OsString::from(memory_bytes.to_string())]);
     arguments
 }
 
@@ -286,7 +283,7 @@ mod tests {
 
     #[test]
     fn an_executor_is_told_its_driver_its_folder_and_its_memory() {
-        let arguments = arguments("executor-2", "http://127.0.0.1:1", Path::new("/spill/executor-2"), Some(1_024));
+        let arguments = arguments("executor-2", "http://127.0.0.1:1", Path::new("/spill/executor-2"), 1_024);
         assert_eq!(
             arguments.join(OsStr::new(" ")),
             "executor --name executor-2 --driver http://127.0.0.1:1 \

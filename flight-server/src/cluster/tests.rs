@@ -56,6 +56,7 @@ impl Trial {
             advertise: None,
             memory_limit: Some(machine_bytes() as u64 / 8),
             spill_dir: None,
+            insecure: false,
             end_with_parent: false,
             links: LinkArgs::default(),
         };

@@ -117,6 +117,11 @@ impl KeptStatement {
         }
     }
 
+    /// The materialized view that it declares.
+    pub(super) fn view(&self) -> Option<&str> {
+        (self.kind == RelationKind::MaterializedView.noun()).then_some(self.name.as_str())
+    }
+
     fn is(&self, kind: &str, name: &str) -> bool {
         self.kind == kind && self.name == name
     }

@@ -19,7 +19,7 @@ use millstream_engine::secret::redacted;
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
 use millstream_sql::statement::Control;
-use millstream_sql::{ParsedStatement, Statement};
+use millstream_sql::{ParsedStatement, RelationKind, Statement};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -408,7 +408,11 @@ impl Engine {
     fn give_trouble(&self, id: u64, kept: &Arc<KeptStatement>, error: &EngineError, failures: u32) {
         let may_pass = may_pass(error);
         let message = shown(error);
-        tracing::error!(query = kept.query, error = message, may_pass, "a query has failed");
+        if error.is_lost() {
+            tracing::info!(query = kept.query, reason = message, "a query goes on from its lineage");
+        } else {
+            tracing::error!(query = kept.query, error = message, may_pass, "a query has failed");
+        }
         let mut running = self.running();
         let Some(live) = running.queries.get_mut(&id) else { return };
         if *live.stop.borrow() {
@@ -465,10 +469,19 @@ impl Engine {
     /// Plans a kept query from its statement and finds its place.
     async fn revived(&self, kept: &Arc<KeptStatement>) -> Result<Begun> {
         let (parsed, script) = self.parsed(kept)?;
-        let compiled = self.compile(&parsed, &script)?;
+        let compiled = self.compile_again(kept, &parsed, &script)?;
         let job = self.job_of(compiled, kept.query.clone(), Some(Arc::clone(kept)), &parsed, &script).await?;
         let sides = self.declared().sides.clone();
         self.begin_kept(job, &sides)
+    }
+
+    /// Compiles the statement of a query that has failed: the view that it keeps up to date is there still.
+    fn compile_again(&self, kept: &KeptStatement, parsed: &ParsedStatement, script: &Script) -> Result<Statement> {
+        let mut language = self.language(script)?;
+        if let Some(view) = kept.view() {
+            language.unregister(RelationKind::MaterializedView, view);
+        }
+        language.compile(parsed).map_err(|error| refusal(error, script))
     }
 
     /// Starts a query that an earlier process has left.

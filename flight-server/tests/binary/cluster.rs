@@ -164,12 +164,20 @@ fn executors_of_other_places_join_and_hand_over_what_they_hold() {
     let folder = Folder::new();
     let mut process = Server::start(
         &folder,
-        &["--cluster", "--cluster-listen", "127.0.0.1:0", "--durability", "process_crash"],
+        &[
+            "--cluster",
+            "--cluster-listen",
+            "127.0.0.1:0",
+            "--durability",
+            "process_crash",
+            "--checkpoint-interval",
+            "500 ms",
+        ],
     );
     let line = process.process.wait_for_line("executors register at");
     let driver = line.trim().rsplit_once(' ').unwrap().1.to_owned();
     let join = |name: &str| Running::start(&["executor", "--driver", &driver, "--name", name]);
-    let rows = 300_000;
+    let rows = 600_000;
     process.ask(&format!("{STREAM} rows = {rows}, rate = 40000)"));
     process.ask(VIEW);
     let first = join("first");
@@ -177,8 +185,10 @@ fn executors_of_other_places_join_and_hand_over_what_they_hold() {
     let second = join("second");
     // The one that has come gets its part at a checkpoint.
     process.executors_until(|executors| executors.len() == 2 && executors.iter().all(|executor| executor.slots == 1));
+    let leaves_at = Instant::now();
     first.terminate();
     let ended = first.finish();
+    assert!(leaves_at.elapsed() < Duration::from_secs(15), "nobody has taken over");
     assert_eq!(ended.code, Some(130), "{ended:?}");
     let left = process.executors_until(|executors| executors.len() == 1);
     assert_eq!(left[0].name, "second");

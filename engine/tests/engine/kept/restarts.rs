@@ -106,7 +106,7 @@ fn losses(rng: &mut StdRng) -> Fate {
             return None;
         }
         left -= 1;
-        let moment = [Moment::Before, Moment::During, Moment::After][rng.random_range(0..3)];
+        let moment = [Moment::Before, Moment::During, Moment::After, Moment::Away][rng.random_range(0..4)];
         Some((rng.random_range(0..executors), moment))
     })
 }
@@ -177,6 +177,7 @@ impl Lives {
             // They come and go between its lives.
             match rng.random_range(0..8) {
                 0 => executors.start("executor-9"),
+                2 | 3 => executors.come_back(),
                 1 if executors.slots().len() > 1 => executors.end(executors.slots().keys().next().unwrap()),
                 _ => {}
             }
@@ -184,11 +185,14 @@ impl Lives {
         let (sender, stop) = watch::channel(false);
         // A third of the runs are told to stop, at any of their steps: many of them while they still recover.
         let polls = if deaths < MOST_DEATHS && rng.random_bool(0.3) { rng.random_range(1..80) } else { u32::MAX };
+        // Now and then it lives without them, and leaves them with what they held.
+        let mut job = self.job.clone();
+        job.seat = job.seat.filter(|_| !rng.random_bool(0.2));
         let ended = as_process(async {
             let directory = self.state.open()?;
             let logical = logical_plan(self.job.sql, &self.relations).await;
             let sinks = (&mut sink as &mut dyn Sink, late_sink);
-            stopped_at(polls, sender, self.job.run_with_late_sink(&logical, &directory, pace, sinks, stop)).await
+            stopped_at(polls, sender, job.run_with_late_sink(&logical, &directory, pace, sinks, stop)).await
         });
         match ended {
             Ok(summary) => Ok(!summary.was_stopped),

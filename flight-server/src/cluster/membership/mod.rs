@@ -71,14 +71,19 @@ impl Membership {
         Self(Arc::new(Shared { term, pace, roster, members: watch::Sender::default() }))
     }
 
-    /// The members; a change is told when their version grows, and the newest figures can be seen at any time.
+    /// The members; a change is told when their version grows, not with their figures.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Members>> {
         self.0.members.subscribe()
     }
 
-    /// The members at this moment.
+    /// The members at this moment, with figures as they were when the last of them came or went.
     pub(crate) fn members(&self) -> Arc<Members> {
         Arc::clone(&self.0.members.borrow())
+    }
+
+    /// The members at this moment with their newest figures.
+    pub(crate) fn newest(&self) -> Members {
+        self.0.roster.lock().unwrap_or_else(PoisonError::into_inner).members()
     }
 
     /// Waits until there are `count` live executors; none if that takes longer than `deadline`.
@@ -114,13 +119,14 @@ impl Membership {
         // The lock is held while it is told: members are seen in the order in which they were decided on.
         let mut roster = self.0.roster.lock().unwrap_or_else(PoisonError::into_inner);
         let decided = decision(&mut roster, Moment::now());
-        let members = Arc::new(roster.members());
-        self.0.members.send_if_modified(|told| {
-            let before = std::mem::replace(told, members);
-            log_changes(&before, told);
-            // Figures alone wake nobody up.
-            before.version != told.version
-        });
+        // Figures alone wake nobody up: there is a heartbeat of each executor four times a second.
+        if roster.version() != self.0.members.borrow().version {
+            let members = Arc::new(roster.members());
+            self.0.members.send_modify(|told| {
+                let before = std::mem::replace(told, members);
+                log_changes(&before, told);
+            });
+        }
         decided
     }
 

@@ -40,6 +40,11 @@ impl Roster {
         Self { version: 0, members: BTreeMap::new(), looked_at: now }
     }
 
+    /// Grows with each change but those of figures.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// The members as others may see them.
     pub(super) fn members(&self) -> Members {
         Members { version: self.version, executors: self.members.values().cloned().collect() }
