@@ -10,9 +10,9 @@ use tokio::sync::watch;
 
 use crate::batch::Epoch;
 use crate::checkpoint::Counters;
+use crate::cluster::Stages;
 use crate::durable::StreamRecords;
 use crate::error::{Error, Result};
-use crate::cluster::Stages;
 use crate::executor::{LateRows, StageAnalysis, StageCounts};
 use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, LoggedEvent, Progress, Record};
 use crate::keeper::Keeper;

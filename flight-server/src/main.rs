@@ -11,7 +11,7 @@ use millstream::screen::Screen;
 use millstream::session::{Mode, Script, Session};
 use millstream::shell::{self, Ended};
 use millstream::state::State;
-use millstream::{Error, Result, demo, run_executor, generate, serve, state, test};
+use millstream::{Error, Result, demo, generate, run_executor, serve, state, test};
 use millstream_engine::secret::redacted;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;

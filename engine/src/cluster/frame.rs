@@ -10,8 +10,8 @@ use datafusion::arrow::record_batch::RecordBatch;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::arrays::{compact_views, used_bytes};
 use crate::error::{Error, Result};
-use crate::size::used_bytes;
 
 /// The largest body that is aimed at, in bytes; a single row may make a larger one.
 pub const LARGEST_BODY: usize = 1 << 20;
@@ -34,7 +34,8 @@ impl Frame {
         body.put_slice(&json);
         if let Some(rows) = rows {
             let mut writer = StreamWriter::try_new((&mut body).writer(), &rows.schema())?;
-            writer.write(rows)?;
+            // Rows that were taken from others, or cut off, share buffers with those.
+            writer.write(&compact_views(rows)?)?;
             writer.finish()?;
         }
         Ok(Self { kind, body: body.freeze() })
@@ -60,7 +61,11 @@ pub(super) fn in_parts(rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
     let (bytes, count) = (used_bytes(rows)?, rows.num_rows());
     let parts = bytes.div_ceil(LARGEST_BODY).clamp(1, count.max(1));
     let each = count.div_ceil(parts).max(1);
-    Ok((0..parts).map(|part| part * each).take_while(|from| *from < count.max(1)).map(|from| rows.slice(from, each.min(count - from))).collect())
+    Ok((0..parts)
+        .map(|part| part * each)
+        .take_while(|from| *from < count.max(1))
+        .map(|from| rows.slice(from, each.min(count - from)))
+        .collect())
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -172,7 +172,8 @@ impl Host {
         let owned = Owned::new(reign.term, program.clone(), planned.stage, assign.store.as_ref())?;
         let contracts: Vec<String> = owned.contracts()?.into_iter().map(|(contract, _)| contract).collect();
         if contracts != assign.contracts {
-            let hint = "have all processes of the cluster read the same version of files and tables, or SET executors = 'off'";
+            let hint =
+                "have all processes of the cluster read the same version of files and tables, or SET executors = 'off'";
             return Err(Error::query("an executor plans the query otherwise than the driver", hint));
         }
         let owned = Arc::new(AsyncMutex::new(owned));

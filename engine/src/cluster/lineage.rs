@@ -145,7 +145,8 @@ mod tests {
         for (first, last) in [(3, 3), (4, 6), (7, 7), (8, 8)] {
             epochs.note(sent(first, last));
         }
-        let between = |epochs: &SentEpochs, first, end, is_cut| ranges(epochs.between(Epoch(first), Epoch(end), is_cut));
+        let between =
+            |epochs: &SentEpochs, first, end, is_cut| ranges(epochs.between(Epoch(first), Epoch(end), is_cut));
         assert_eq!(between(&epochs, 3, 8, true), Some(vec![(3, 3), (4, 6), (7, 7)]));
         assert_eq!(between(&epochs, 3, 8, false), Some(vec![(3, 7)]));
         assert_eq!(between(&epochs, 4, 4, false), Some(Vec::new()));

@@ -40,8 +40,8 @@ use bytes::Bytes;
 
 pub use frame::{Frame, LARGEST_BODY};
 pub use host::{Held, Host, Programs};
-pub use slots::KeyRange;
 pub(crate) use lineage::Lineage;
+pub use slots::KeyRange;
 pub use spread::Seat;
 pub(crate) use stages::Stages;
 

@@ -192,7 +192,10 @@ impl Owned {
     }
 
     /// What writes the images that were taken, away from the epochs.
-    pub(super) fn writing(&mut self, epoch: Epoch) -> Result<impl FnOnce() -> Result<Vec<WrittenSlot>> + Send + 'static> {
+    pub(super) fn writing(
+        &mut self,
+        epoch: Epoch,
+    ) -> Result<impl FnOnce() -> Result<Vec<WrittenSlot>> + Send + 'static> {
         let store = self.store.clone().ok_or_else(|| Error::internal("a checkpoint has no place to go"))?;
         let term = self.term;
         let images = std::mem::take(&mut self.images);
@@ -200,7 +203,8 @@ impl Owned {
         Ok(move || {
             let slots = images.into_iter().zip(before);
             let written = slots.map(|((range, images), before)| {
-                let writer = CheckpointWriter::of_slot(Arc::clone(&store.files), store.folder.clone(), term, before, range);
+                let writer =
+                    CheckpointWriter::of_slot(Arc::clone(&store.files), store.folder.clone(), term, before, range);
                 Ok(WrittenSlot { range, saved: writer.save(epoch, images)? })
             });
             written.collect()

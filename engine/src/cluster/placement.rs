@@ -124,8 +124,7 @@ impl Spread {
         let next_of = |range: KeyRange, owner: usize| {
             held.iter().find(|(known, of, _)| (*known, *of) == (range, owner)).map(|(.., next)| *next)
         };
-        let slots: Placed =
-            assignment.iter().map(|(range, owner)| (*range, *owner, next_of(*range, *owner))).collect();
+        let slots: Placed = assignment.iter().map(|(range, owner)| (*range, *owner, next_of(*range, *owner))).collect();
         self.assign(&members, &slots, kept).await?;
         self.release_from_others(&members).await;
         let begun = slots.iter().filter(|(.., next)| next.is_none()).count();

@@ -65,7 +65,12 @@ impl Spread {
     /// Goes on from a checkpoint that was written when something is lost from now on.
     pub(crate) fn note_checkpoint(&mut self, manifest: &Manifest) {
         if let Some(kept) = &mut self.kept {
-            *kept = Kept { saved: Some(manifest.saved()), first: manifest.epoch, saved_in: manifest.term, folder: kept.folder.clone() };
+            *kept = Kept {
+                saved: Some(manifest.saved()),
+                first: manifest.epoch,
+                saved_in: manifest.term,
+                folder: kept.folder.clone(),
+            };
             self.sent.forget_before(manifest.epoch);
         }
     }

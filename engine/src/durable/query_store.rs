@@ -361,11 +361,7 @@ impl QueryStore {
         }
     }
 
-    fn begin_with(
-        &mut self,
-        checkpoint: Option<Manifest>,
-        records: Vec<Entry<EpochRecord>>,
-    ) -> Result<Recovered> {
+    fn begin_with(&mut self, checkpoint: Option<Manifest>, records: Vec<Entry<EpochRecord>>) -> Result<Recovered> {
         let mut recovered = Recovered {
             stages: None,
             saved: None,

@@ -24,9 +24,9 @@ mod update;
 mod view;
 
 pub use analysis::StageAnalysis;
+pub(crate) use delta::{Added, LeafDelta, StageDelta};
 pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
-pub(crate) use delta::{Added, LeafDelta, StageDelta};
 pub(crate) use stage::{Emitted, LateRows, Spreading, Stage, StageOptions};
 pub use update::RowCounts;
 pub(crate) use update::Unit;

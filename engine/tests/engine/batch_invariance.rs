@@ -15,8 +15,8 @@ use crate::oracle::cut::{AMPLE, Way, ways};
 use crate::oracle::generate::{Shape, random_log, seeds};
 use crate::oracle::table::{cells_of, difference};
 use crate::oracle::{Log, Window, plain};
-use millstream_engine::plan::Emission;
 use millstream_engine::ingest::{Behind, Block};
+use millstream_engine::plan::Emission;
 use millstream_engine::source::PartitionId;
 use millstream_engine::testing::{Tamper, run_scripts};
 use millstream_engine::time::Watermark;
@@ -42,7 +42,9 @@ async fn run_plain(log: &Log, window: Window, way: &Way, tamper: Option<Tamper<'
     let replay = log.replay();
     let relation = Relation::of_stream("t", log, &replay, window);
     let logical = logical_plan(plain::SQL, &[relation]).await;
-    let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options_of(&logical, Emission::default()), tamper).await;
+    let run =
+        run_scripts(&logical, &[log.script()], &mut way.cut(), way.options_of(&logical, Emission::default()), tamper)
+            .await;
     let run = run.map_err(|error| format!("{error}: {error:?}"))?;
     let (places, _) = window.place(replay.rows.iter().map(|seen| (seen.row.time, seen.watermark)));
     let expected: Vec<_> = plain::group_by_key(&window, &places, &replay.rows).into_values().flatten().collect();

@@ -375,7 +375,9 @@ async fn conservation_holds_for_each_input_of_a_join() {
     let logical = logical_plan(sql, &relations).await;
     for way in ways(1) {
         let scripts = [q.script(), s.script()];
-        let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None).await.unwrap();
+        let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None)
+            .await
+            .unwrap();
         let inputs: BTreeMap<_, _> = run.summary.counts.inputs.into_iter().collect();
         for (table, log, window) in windows {
             let replay = log.replay();

@@ -66,7 +66,15 @@ async fn two_windows_over_one_stream_differ() {
             assert!(differing > 0, "{sql}: the windows do not differ");
             let logical = logical_plan(&sql, &relations).await;
             for way in ways(1) {
-                let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options_of(&logical, Emission::default()), None).await.unwrap();
+                let run = run_scripts(
+                    &logical,
+                    &[log.script()],
+                    &mut way.cut(),
+                    way.options_of(&logical, Emission::default()),
+                    None,
+                )
+                .await
+                .unwrap();
                 let rows = cells_of(&run.batches(), 0.0);
                 difference(&rows, &expected).unwrap_or_else(|difference| panic!("{sql} {way:?}\n{difference}"));
             }
@@ -99,7 +107,10 @@ async fn a_join_run_again_sees_its_new_build_side() {
         let logical = logical_plan(sql, &relations).await;
         for way in ways(1) {
             let scripts = [left.script(), right_log.script()];
-            let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None).await.unwrap();
+            let run =
+                run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None)
+                    .await
+                    .unwrap();
             assert!(way.records > 1 || run.epochs.len() == 30, "{} epochs", run.epochs.len());
             assert_eq!(cells_of(&run.batches(), 0.0), expected, "{sql} {way:?}");
         }
@@ -116,8 +127,16 @@ fn ends_in_time(runtime: tokio::runtime::Runtime, sql: &'static str) {
             // One pane a tick: a window of 999 panes, each with a batch of its own.
             let window = Window::new(999, 1000);
             let logical = logical_plan(sql, &[Relation::of_stream("t", &log, &log.replay(), window)]).await;
-            let way = Way { block_rows: 1, records: 50, tasks: 1, key_partitions: 7, memory: AMPLE, executors: 0, seed: 1 };
-            let run = run_scripts(&logical, &[log.script()], &mut way.cut(), way.options_of(&logical, Emission::default()), None).await;
+            let way =
+                Way { block_rows: 1, records: 50, tasks: 1, key_partitions: 7, memory: AMPLE, executors: 0, seed: 1 };
+            let run = run_scripts(
+                &logical,
+                &[log.script()],
+                &mut way.cut(),
+                way.options_of(&logical, Emission::default()),
+                None,
+            )
+            .await;
             cells_of(&run.unwrap().batches(), 0.0)
         });
         done.send(rows).unwrap();

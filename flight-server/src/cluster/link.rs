@@ -221,7 +221,9 @@ pub(crate) fn advertised(links: &Links, listener: &TcpListener, host: Option<&st
     let host = match (host, address.ip()) {
         (Some(host), _) => host.to_owned(),
         (None, ip) if ip.is_unspecified() => {
-            return Err(Error::Usage(format!("others cannot connect to {address}: name this machine with --advertise")));
+            return Err(Error::Usage(format!(
+                "others cannot connect to {address}: name this machine with --advertise"
+            )));
         }
         (None, IpAddr::V6(ip)) => format!("[{ip}]"),
         (None, IpAddr::V4(ip)) => ip.to_string(),

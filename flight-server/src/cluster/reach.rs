@@ -194,7 +194,9 @@ pub(super) fn frames_of(batches: &[RecordBatch]) -> millstream_engine::Result<Ve
         let (Some(kinds), Some(bodies)) = (kinds, bodies) else {
             return Err(EngineError::internal("frames have other columns"));
         };
-        frames.extend(kinds.values().iter().enumerate().map(|(row, kind)| Frame { kind: *kind, body: body(bodies, row) }));
+        frames.extend(
+            kinds.values().iter().enumerate().map(|(row, kind)| Frame { kind: *kind, body: body(bodies, row) }),
+        );
     }
     Ok(frames)
 }

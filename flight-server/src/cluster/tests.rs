@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_engine::state::machine_bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -115,9 +115,10 @@ fn lines_of(batches: &[RecordBatch]) -> Vec<String> {
         let options = FormatOptions::default().with_null("NULL");
         let columns: Vec<_> =
             batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
-        lines.extend((0..batch.num_rows()).map(|row| {
-            columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")
-        }));
+        lines.extend(
+            (0..batch.num_rows())
+                .map(|row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|")),
+        );
     }
     lines
 }
@@ -133,7 +134,8 @@ fn forms() -> Vec<(String, String)> {
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
             let text = format!("{schema}\n{}", read(path));
             let folder = format!("'{}/", root().display());
-            let text = text.replace("'docs/", &format!("{folder}docs/")).replace("'queries/", &format!("{folder}queries/"));
+            let text =
+                text.replace("'docs/", &format!("{folder}docs/")).replace("'queries/", &format!("{folder}queries/"));
             forms.push((name, text.replace("[Range n, Slide s]", "[Range 10, Slide 5]")));
         }
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::User;
+use super::cluster::{ClusterConfig, ClusterTls, millis};
 use super::confine::Confinement;
 use super::roles::Role;
-use super::cluster::{ClusterConfig, ClusterTls, millis};
 use crate::cli::{Durability, LinkArgs, ServeArgs};
 use crate::cluster::ClusterOptions;
 use crate::error::{Error, Result};

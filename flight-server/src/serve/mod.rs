@@ -160,10 +160,7 @@ fn cannot_listen(address: SocketAddr, source: std::io::Error) -> Error {
 }
 
 /// Opens the engine; a standby waits until it can. None if it is stopped before.
-async fn open(
-    config: &Config,
-    stop: &mut watch::Receiver<bool>,
-) -> Result<Option<(Engine, Option<Arc<Cluster>>)>> {
+async fn open(config: &Config, stop: &mut watch::Receiver<bool>) -> Result<Option<(Engine, Option<Arc<Cluster>>)>> {
     let checkpoint_interval = Some(Duration::from_millis(config.checkpoint_interval_ms));
     let args = StateArgs { durability: config.durability, checkpoint_interval, ..StateArgs::default() };
     let mut has_said = false;

@@ -56,7 +56,13 @@ pub(crate) fn live() -> Vec<Job> {
         "SELECT window_end, o, i FROM s",
         "SELECT window_end, array_agg(o) AS o, COUNT(*) AS n FROM s GROUP BY window_end, g",
     ]
-    .map(|sql| Job { sql, tables: tables.clone(), given: Some(Arc::default()), emission: Emission::default(), seat: None })
+    .map(|sql| Job {
+        sql,
+        tables: tables.clone(),
+        given: Some(Arc::default()),
+        emission: Emission::default(),
+        seat: None,
+    })
     .to_vec()
 }
 

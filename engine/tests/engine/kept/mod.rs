@@ -167,11 +167,8 @@ pub(crate) async fn run_together(
     let job = members[0].job;
     let mut queries = Vec::new();
     for member in &mut members {
-        let options = QueryOptions {
-            name: member.name.to_owned(),
-            seat: member.job.seat.clone(),
-            ..options(pace.batch_rows)
-        };
+        let options =
+            QueryOptions { name: member.name.to_owned(), seat: member.job.seat.clone(), ..options(pace.batch_rows) };
         let planned = PlannedQuery::plan_emitting(member.logical, member.job.emission, options).await?;
         let planned = match member.late_sink.take() {
             Some(sink) => planned.send_late_to(sink),

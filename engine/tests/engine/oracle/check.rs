@@ -64,7 +64,8 @@ async fn answer(
 ) -> Result<(Vec<Cells>, Columns), String> {
     let logical = logical_plan(query.sql, relations).await;
     let scripts: Vec<_> = logs.iter().map(Log::script).collect();
-    let run = run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None).await;
+    let run =
+        run_scripts(&logical, &scripts, &mut way.cut(), way.options_of(&logical, Emission::default()), None).await;
     let batches = run.map_err(|error| format!("  {error}: {error:?}"))?.batches();
     Ok((cells_of(&batches, 0.0), columns_of(&batches)))
 }

@@ -61,7 +61,15 @@ pub(crate) fn ways(seed: u64) -> [Way; 5] {
         Way { block_rows: 1, records: 1, tasks: 1, key_partitions: 1, memory: AMPLE, executors: 0, seed },
         Way { block_rows: 3, records: 4, tasks: 3, key_partitions: 7, memory: SCARCE, executors: 0, seed },
         Way { block_rows: 9, records: 30, tasks: 2, key_partitions: 1024, memory: NONE, executors: 0, seed },
-        Way { block_rows: usize::MAX, records: usize::MAX, tasks: 2, key_partitions: 7, memory: AMPLE, executors: 0, seed },
+        Way {
+            block_rows: usize::MAX,
+            records: usize::MAX,
+            tasks: 2,
+            key_partitions: 7,
+            memory: AMPLE,
+            executors: 0,
+            seed,
+        },
         Way { block_rows: 5, records: 6, tasks: 2, key_partitions: 64, memory: SCARCE, executors: 3, seed },
     ]
 }
