@@ -207,9 +207,12 @@ impl Driver {
         pause: watch::Receiver<bool>,
         progress: &watch::Sender<QueryProgress>,
     ) -> Result<Summary> {
-        let ended = self.run_to_end(sink, stop, pause, progress).await;
+        let ended = self.run_to_end(sink, stop.clone(), pause, progress).await;
+        let has_lost = ended.as_ref().is_err_and(Error::is_lost);
+        // The epoch in hand is in the journal, as after a crash.
+        let ended = if has_lost && *stop.borrow() { Ok(self.summary(true)) } else { ended };
         // A query that has lost executors will go on with what the others hold.
-        let goes_on = ended.as_ref().is_err_and(Error::is_lost);
+        let goes_on = ended.is_err() && has_lost;
         if let Some(spread) = self.stage.spread().filter(|_| !goes_on) {
             spread.release().await;
         }

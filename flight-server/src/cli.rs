@@ -168,7 +168,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub executor_timeout: Option<Duration>,
     /// The memory for state of each executor that this server starts; half of the machine's in equal parts unless given.
-    #[arg(long, value_name = "SIZE", value_parser = parse_log_limit)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_log_limit, requires = "executors")]
     pub executor_memory: Option<u64>,
     /// How the processes of the cluster reach each other.
     #[command(flatten)]

@@ -71,7 +71,13 @@ impl LeafRows {
         let mut bytes = 0;
         let mut parts = self.parts.iter().cloned().peekable();
         while let Some((pair, rows)) = parts.next() {
-            bytes += rows.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+            let more = rows.as_ref().map_or(0, RecordBatch::get_array_memory_size);
+            if more >= LARGEST_BODY && !together.is_empty() {
+                // It goes alone, perhaps in several.
+                frames.extend(frames_together(&std::mem::take(&mut together), &head));
+                bytes = 0;
+            }
+            bytes += more;
             together.push((pair, rows));
             if bytes >= LARGEST_BODY || parts.peek().is_none() {
                 frames.extend(frames_together(&std::mem::take(&mut together), &head));

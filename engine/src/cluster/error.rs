@@ -23,6 +23,7 @@ enum Kind {
     Lost,
     Plan,
     Memory,
+    Full,
     Other,
 }
 
@@ -33,6 +34,7 @@ impl From<&Error> for SentError {
             Error::Data { .. } => Kind::Data,
             Error::State { .. } => Kind::State,
             Error::Lost { .. } => Kind::Lost,
+            _ if error.is_disk_full() => Kind::Full,
             Error::Shared(inner) => return Self::from(inner.as_ref()),
             Error::Plan(inner) => return Self::of_plan(inner),
             _ => Kind::Other,
@@ -60,6 +62,10 @@ impl From<SentError> for Error {
             Kind::Lost => Self::Lost { message },
             Kind::Plan => Self::Plan(Box::new(DataFusionError::External(message.into()))),
             Kind::Memory => Self::Plan(Box::new(DataFusionError::ResourcesExhausted(message))),
+            Kind::Full => {
+                let full = std::io::Error::new(std::io::ErrorKind::StorageFull, message);
+                Self::External { context: "an executor has no room".to_owned(), source: full.into() }
+            }
             Kind::Other => Self::External { context: "an executor failed".to_owned(), source: message.into() },
         }
     }
@@ -91,6 +97,8 @@ mod tests {
         assert!(matches!(&error, Error::Query { message, .. } if message == "no such thing"), "{error:?}");
         assert_eq!(error.hint(), Some("name another"));
         assert!(sent(&Error::Lost { message: "gone".to_owned() }).is_lost());
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert!(sent(&Error::external("writing", full)).is_disk_full());
         let plan = Error::from(DataFusionError::Execution("too large".to_owned()));
         let error = sent(&plan);
         assert!(matches!(error, Error::Plan(_)) && with_causes(&error).contains("too large"), "{error:?}");

@@ -123,7 +123,7 @@ impl Host {
                     .await
                     .map_err(|error| Error::internal(format!("a checkpoint ended early: {error}")))?;
                 let written = written?;
-                query.lock().await.note_written(&written);
+                query.lock().await.note_written(epoch, &written);
                 Ok(Reply::Written(written))
             }
             Request::Release(reign) => {
@@ -181,7 +181,7 @@ impl Host {
         Ok(owned)
     }
 
-    /// Notes that there is a new driver: what that does not ask for is of no use to anybody.
+    /// Notes that a driver has met this process, perhaps again: what that does not ask for is of no use to anybody.
     pub fn meet_driver(&self) {
         let now = Instant::now();
         self.queries().values_mut().for_each(|query| query.forsaken = query.forsaken.or(Some(now)));
@@ -213,13 +213,15 @@ impl Host {
         Ok(query)
     }
 
-    /// What it holds; of a query that is at work just now nothing is said.
+    /// What it holds; of a query that is at work just now not all is said.
     pub fn held(&self) -> Held {
         let queries: Vec<_> = self.queries().values().map(|query| Arc::clone(&query.owned)).collect();
         let mut held = Held { rows: self.rows.load(Ordering::Relaxed), ..Held::default() };
-        for figures in queries.iter().filter_map(|query| Some(query.try_lock().ok()?.figures())) {
-            held.slots += figures.0;
-            held.state_bytes += figures.1;
+        for query in queries {
+            // One that is at work holds a slot at least.
+            let (slots, bytes) = query.try_lock().map_or((1, 0), |owned| owned.figures());
+            held.slots += slots;
+            held.state_bytes += bytes;
         }
         held
     }

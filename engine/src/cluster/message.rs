@@ -1,5 +1,7 @@
 //! What the messages between driver and executors say.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::error::SentError;
@@ -139,7 +141,7 @@ pub(super) struct HeldSlot {
     pub(super) next: Epoch,
     /// The term in which the epoch before that was decided.
     pub(super) decided: u64,
-    /// The term in which it was last known to be of use.
+    /// The term in which it was found to be of use.
     pub(super) term: u64,
     /// Of what it is a slot.
     pub(super) program: String,
@@ -150,6 +152,17 @@ pub(super) struct HeldSlot {
 pub(super) struct WrittenSlot {
     pub(super) range: KeyRange,
     pub(super) saved: Saved,
+}
+
+/// The part of a checkpoint that has rows of some ranges of key partitions.
+pub(super) fn part_of(saved: &Saved, ranges: &[KeyRange]) -> Saved {
+    let mut part = saved.clone();
+    part.files.retain(|file| file.range.is_none_or(|range| ranges.iter().any(|wanted| wanted.overlaps(range))));
+    let names: BTreeSet<String> = part.files.iter().map(|file| file.name.clone()).collect();
+    for leaf in part.stages.iter_mut().flat_map(|stage| &mut stage.leaves) {
+        leaf.parts.retain(|part| names.contains(&part.file));
+    }
+    part
 }
 
 /// The state of several slots as that of one query.

@@ -31,7 +31,17 @@ pub(super) struct Owned {
     store: Option<Store>,
     slots: BTreeMap<KeyRange, Slot>,
     /// Images that were taken and not written yet.
-    images: Vec<(KeyRange, Vec<StageImage>)>,
+    images: Vec<SlotImage>,
+    /// The epoch of the last images, until it is known that they were written.
+    imaged: Option<Epoch>,
+}
+
+/// What a slot held before an epoch, as far as the checkpoint before does not have it.
+#[derive(Debug)]
+struct SlotImage {
+    range: KeyRange,
+    stages: Vec<StageImage>,
+    before: Option<Saved>,
 }
 
 /// Where checkpoints go.
@@ -49,6 +59,8 @@ struct Slot {
     /// The term in which the epoch before that was decided: two drivers may decide differently what an epoch is made of,
     /// if the first one dies before it is known.
     decided: u64,
+    /// The term in which it was found to be of use.
+    term: u64,
     /// What the last epoch gave, to be given again.
     given: Vec<Emitted>,
     /// What the last checkpoint has of it.
@@ -61,7 +73,7 @@ pub(super) type Deltas = Vec<StageDelta>;
 impl Owned {
     pub(super) fn new(term: u64, program: String, template: Stage, store: Option<&StoreAccess>) -> Result<Self> {
         let store = store.map(Store::open).transpose()?;
-        Ok(Self { term, program, template, store, slots: BTreeMap::new(), images: Vec::new() })
+        Ok(Self { term, program, template, store, slots: BTreeMap::new(), images: Vec::new(), imaged: None })
     }
 
     /// Whether it is of the same query in the same words.
@@ -82,11 +94,8 @@ impl Owned {
     /// Begins a term: images of the one before will not be asked for.
     pub(super) fn begin_term(&mut self, term: u64) {
         self.term = term;
-        self.images.clear();
-        for slot in self.slots.values_mut() {
-            slot.saved = None;
-            slot.stage.forget_images();
-        }
+        (self.images, self.imaged) = (Vec::new(), None);
+        self.slots.values_mut().for_each(Slot::forget_checkpoint);
     }
 
     /// The slots that it holds.
@@ -96,7 +105,7 @@ impl Owned {
             range: *range,
             next: slot.next,
             decided: slot.decided,
-            term: self.term,
+            term: slot.term,
             program: self.program.clone(),
         };
         slots.map(held).collect()
@@ -109,7 +118,13 @@ impl Owned {
 
     /// Keeps some slots and begins others, from a checkpoint if there is one.
     pub(super) async fn assign(&mut self, assign: &Assign) -> Result<()> {
+        // What is still being written may be of slots that others have now.
+        (self.images, self.imaged) = (Vec::new(), None);
         self.slots.retain(|range, _| assign.keep.contains(range));
+        for slot in self.slots.values_mut() {
+            slot.term = assign.reign.term;
+            slot.forget_checkpoint();
+        }
         if let Some(missing) = assign.keep.iter().find(|range| !self.slots.contains_key(range)) {
             return Err(Error::lost(format!("slot {missing} is not held")));
         }
@@ -133,8 +148,8 @@ impl Owned {
                 stage.count_memory();
                 stage.forget_images();
             }
-            let (next, decided) = (assign.next, assign.decided);
-            self.slots.insert(*range, Slot { stage, next, decided, given: Vec::new(), saved: None });
+            let (next, decided, term) = (assign.next, assign.decided, assign.reign.term);
+            self.slots.insert(*range, Slot { stage, next, decided, term, given: Vec::new(), saved: None });
         }
         Ok(())
     }
@@ -146,7 +161,8 @@ impl Owned {
         let mut work = Vec::new();
         for (range, delta) in spec.slots.iter().zip(deltas) {
             let slot = self.slots.remove(range);
-            let slot = slot.ok_or_else(|| Error::lost(format!("slot {range} of query {} is not held", self.program)));
+            let slot =
+                slot.ok_or_else(|| Error::lost(format!("slot {range} of query {} is not held", spec.reign.query)));
             work.push((*range, slot?, delta));
         }
         let jobs = work.into_iter().map(|(range, mut slot, delta)| {
@@ -177,16 +193,18 @@ impl Owned {
 
     /// Takes an image of every slot, to be written.
     pub(super) fn image(&mut self, epoch: Epoch, everything: bool) -> Result<()> {
-        self.images.clear();
+        // What an image has that was not written, the next one has to have.
+        let everything = everything || self.imaged.is_some();
+        (self.images, self.imaged) = (Vec::new(), Some(epoch));
         for (range, slot) in &mut self.slots {
             if slot.next != epoch {
                 return Err(Error::lost(format!("slot {range} is at epoch {} and not {epoch}", slot.next)));
             }
             if everything {
-                slot.saved = None;
-                slot.stage.forget_images();
+                slot.forget_checkpoint();
             }
-            self.images.push((*range, slot.stage.images()?));
+            let (stages, before) = (slot.stage.images()?, slot.saved.clone());
+            self.images.push(SlotImage { range: *range, stages, before });
         }
         Ok(())
     }
@@ -197,22 +215,28 @@ impl Owned {
         epoch: Epoch,
     ) -> Result<impl FnOnce() -> Result<Vec<WrittenSlot>> + Send + 'static> {
         let store = self.store.clone().ok_or_else(|| Error::internal("a checkpoint has no place to go"))?;
+        if self.imaged != Some(epoch) {
+            return Err(Error::lost(format!("the image of epoch {epoch} is there no more")));
+        }
         let term = self.term;
         let images = std::mem::take(&mut self.images);
-        let before: Vec<_> = images.iter().map(|(range, _)| self.slots.get(range)?.saved.clone()).collect();
         Ok(move || {
-            let slots = images.into_iter().zip(before);
-            let written = slots.map(|((range, images), before)| {
+            let written = images.into_iter().map(|SlotImage { range, stages, before }| {
                 let writer =
                     CheckpointWriter::of_slot(Arc::clone(&store.files), store.folder.clone(), term, before, range);
-                Ok(WrittenSlot { range, saved: writer.save(epoch, images)? })
+                Ok(WrittenSlot { range, saved: writer.save(epoch, stages)? })
             });
             written.collect()
         })
     }
 
-    /// Notes what was written: panes that do not change need not be written again.
-    pub(super) fn note_written(&mut self, written: &[WrittenSlot]) {
+    /// Notes what was written: panes that do not change need not be written again. If other images were taken meanwhile,
+    /// nobody may know of what was written, and it may be removed.
+    pub(super) fn note_written(&mut self, epoch: Epoch, written: &[WrittenSlot]) {
+        if self.imaged != Some(epoch) {
+            return;
+        }
+        self.imaged = None;
         for WrittenSlot { range, saved } in written {
             if let Some(slot) = self.slots.get_mut(range) {
                 slot.saved = Some(saved.clone());
@@ -229,6 +253,12 @@ impl Store {
 }
 
 impl Slot {
+    /// Has the next image have every entry.
+    fn forget_checkpoint(&mut self) {
+        self.saved = None;
+        self.stage.forget_images();
+    }
+
     /// Takes the rows of some epochs in, unless it has.
     async fn take_in(&mut self, spec: &ApplySpec, delta: StageDelta) -> Result<()> {
         if self.next > spec.last {

@@ -1,22 +1,24 @@
 //! Which executor owns which slots: as a query begins, when executors are lost, come or leave.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
 
 use super::Member;
 use super::lineage::{Kept, Lineage};
-use super::message::{Assign, HeldSlot, Reign, Reply, Request, StoreAccess};
+use super::message::{Assign, HeldSlot, Reign, Reply, Request, StoreAccess, part_of};
 use super::slots::{KeyRange, around, even};
 use super::spread::{OwnedSlot, Spread};
 use crate::batch::Epoch;
+use crate::driver::stopped;
 use crate::error::{Error, Result};
 use crate::executor::Spreading;
 
 /// How often slots are given new owners before the query is begun again as a whole …
-const MOST_ATTEMPTS: u32 = 20;
+pub(super) const MOST_ATTEMPTS: u32 = 20;
 /// … and the pause before the first and each further of these attempts.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Slots with the number of their executor, and the epoch that they take next if they are held there.
 type Placed = Vec<(KeyRange, usize, Option<Epoch>)>;
@@ -43,6 +45,7 @@ impl Spread {
         self.slots.clear();
         self.sent.clear();
         let left = [(lineage.next, lineage.decided.0), (lineage.end, lineage.decided.1)];
+        self.evaluated = lineage.saved.as_ref().and_then(|saved| saved.stages.last()).map(|stage| stage.evaluated);
         let Lineage { saved, first, folder, saved_in, .. } = lineage;
         let kept = Kept { saved, first, saved_in, folder };
         let mut attempts = 0;
@@ -108,7 +111,12 @@ impl Spread {
 
     /// Gives every slot an owner.
     async fn place(&mut self, kept: &Kept, of_use: &OfUse) -> Result<()> {
-        let members = self.seat.executors.ready().await;
+        let mut stop = self.plan.stop();
+        let members = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return Err(Error::lost("the query was stopped while it waited for executors")),
+            members = self.seat.executors.ready() => members,
+        };
         let held = self.held(&members, of_use).await?;
         let partitions = match self.spreading {
             Spreading::ByKey(partitions) | Spreading::Whole(partitions) => partitions,
@@ -194,7 +202,7 @@ impl Spread {
             let own = || slots.iter().filter(|(_, owner, _)| *owner == number);
             let keep = own().filter(|(.., next)| next.is_some()).map(|(range, ..)| *range).collect();
             let begin: Vec<_> = own().filter(|(.., next)| next.is_none()).map(|(range, ..)| *range).collect();
-            let from = kept.saved.clone().filter(|_| !begin.is_empty());
+            let from = kept.saved.as_ref().filter(|_| !begin.is_empty()).map(|saved| part_of(saved, &begin));
             let assign = Assign {
                 reign: self.reign.clone(),
                 program: self.seat.program.clone(),
@@ -249,7 +257,8 @@ impl Spread {
     /// Has its executors forget it.
     pub(crate) async fn release(&self) {
         let request = Request::Release(self.reign.clone());
-        let members = self.seat.executors.live();
+        let owners = self.slots.iter().map(|slot| slot.owner.clone());
+        let members: BTreeSet<Member> = self.seat.executors.live().into_iter().chain(owners).collect();
         for ended in join_all(members.iter().map(|member| self.ask(member, &request))).await {
             if let Err(error) = ended {
                 tracing::debug!(%error, query = self.reign.query, "an executor was not told that a query has ended");

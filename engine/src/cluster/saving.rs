@@ -7,6 +7,8 @@ use futures::future::try_join_all;
 use super::Member;
 use super::lineage::Kept;
 use super::message::{Reply, Request, united};
+use super::placement::MOST_ATTEMPTS;
+use super::slots::KeyRange;
 use super::spread::{Spread, ask};
 use crate::batch::Epoch;
 use crate::checkpoint::{Manifest, Saved};
@@ -23,11 +25,15 @@ impl Spread {
         &mut self,
         epoch: Epoch,
     ) -> Result<impl Future<Output = Result<Saved>> + Send + 'static + use<>> {
+        let mut attempts = 0;
         let owners = loop {
             let owners = self.owners();
             let image = Request::Image { reign: self.reign.clone(), epoch, everything: self.wants_everything };
             match try_join_all(owners.iter().map(|owner| self.ask(owner, &image))).await {
-                Err(error) if error.is_lost() => self.replace_lost(error, epoch, epoch).await?,
+                Err(error) if error.is_lost() && attempts < MOST_ATTEMPTS => {
+                    attempts += 1;
+                    self.replace_lost(error, epoch, epoch).await?;
+                }
                 ended => {
                     ended?;
                     break owners;
@@ -37,6 +43,8 @@ impl Spread {
         self.wants_everything = false;
         let (executors, counted) = (Arc::clone(&self.seat.executors), self.plan.counts_by_stage());
         let request = Request::Write { reign: self.reign.clone(), epoch };
+        let mut ranges: Vec<KeyRange> = self.slots.iter().map(|slot| slot.range).collect();
+        ranges.sort_unstable();
         Ok(async move {
             let asked = owners.iter().map(|owner| ask(executors.as_ref(), owner, &request));
             let mut slots = Vec::new();
@@ -45,6 +53,10 @@ impl Spread {
                     return Err(Error::internal("an executor says not what it has written"));
                 };
                 slots.extend(written);
+            }
+            slots.sort_unstable_by_key(|slot| slot.range);
+            if !slots.iter().map(|slot| slot.range).eq(ranges) {
+                return Err(Error::lost("a checkpoint lacks slots, which have moved meanwhile"));
             }
             let mut saved = united(slots);
             for (stage, counts) in saved.stages.iter_mut().zip(counted) {

@@ -13,6 +13,7 @@ use super::error::SentError;
 use super::frame::{Frame, from_json, to_json};
 use super::lineage::{Kept, Sent, SentEpochs};
 use super::message::{ApplySpec, EMITTED, EmittedHead, FAILED, RECEIPT, Receipt, Reign, Reply, Request};
+use super::placement::{MOST_ATTEMPTS, PAUSE};
 use super::slots::KeyRange;
 use super::{Executors, Member, Task};
 use crate::batch::Epoch;
@@ -56,6 +57,8 @@ pub(crate) struct Spread {
     pub(super) sent: SentEpochs,
     /// The last checkpoint, if the query is kept.
     pub(super) kept: Option<Kept>,
+    /// The instant up to which all had been evaluated in the checkpoint that it began with.
+    pub(super) evaluated: Option<EventTime>,
     /// Whether the next image has every entry, because not all of the last one was written.
     pub(super) wants_everything: bool,
     early_due: Option<Instant>,
@@ -91,6 +94,7 @@ impl Spread {
             mapped: None,
             sent: SentEpochs::default(),
             kept: None,
+            evaluated: None,
             wants_everything: false,
             early_due: None,
         })
@@ -138,9 +142,14 @@ impl Spread {
         let delta = self.mapped.take().unwrap_or_default();
         let epochs = Sent { first: self.next, last, decided: self.decided, watermark, delta };
         self.sent.note(epochs.clone());
+        let mut attempts = 0;
         loop {
             match self.send(&epochs, gives).await {
-                Err(error) if error.is_lost() => self.replace_lost(error, epochs.first, last.next()).await?,
+                Err(error) if error.is_lost() && attempts < MOST_ATTEMPTS => {
+                    tokio::time::sleep(PAUSE * attempts).await;
+                    attempts += 1;
+                    self.replace_lost(error, epochs.first, last.next()).await?;
+                }
                 ended => {
                     let results = ended?;
                     self.next = last.next();
@@ -232,8 +241,9 @@ impl Spread {
 
     /// The least instant up to which all have been evaluated.
     pub(crate) fn evaluated(&self) -> EventTime {
-        let evaluated = self.slots.iter().map(|slot| slot.receipt.as_ref().map(|receipt| receipt.evaluated));
-        evaluated.min().flatten().unwrap_or(EventTime(i64::MIN))
+        let before = self.evaluated.unwrap_or(EventTime(i64::MIN));
+        let evaluated = self.slots.iter().map(|slot| slot.receipt.as_ref().map_or(before, |receipt| receipt.evaluated));
+        evaluated.min().unwrap_or(before)
     }
 
     pub(crate) const fn early_due(&self) -> Option<Instant> {

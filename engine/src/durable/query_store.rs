@@ -325,6 +325,7 @@ impl QueryStore {
                 expected.check(&Contract::of(&manifest))?;
                 let (files, Expected { contracts, memory, .. }) = (self.files.as_ref(), expected);
                 if expected.is_spread {
+                    self.check_files(&manifest)?;
                     return Ok((manifest, None));
                 }
                 let stages = load_stages(files, &self.folder, &manifest.saved(), contracts, memory, None)?;
@@ -358,6 +359,19 @@ impl QueryStore {
                 expected.check(&expected.contract().first(self.files.as_ref(), &self.folder)?)?;
                 self.begin_with(None, records)
             }
+        }
+    }
+
+    /// Checks that the files of a checkpoint are there, which others will read.
+    fn check_files(&self, manifest: &Manifest) -> Result<()> {
+        let folder = format!("{}/state", self.folder);
+        let names = self.files.list(&folder).map_err(|error| failed(self.files.as_ref(), &folder, error))?;
+        match manifest.files.iter().find(|file| !names.contains(&file.name)) {
+            Some(file) => {
+                let place = self.files.describe(&format!("{folder}/{}", file.name));
+                Err(corrupt(&place, 0, "the file is missing"))
+            }
+            None => Ok(()),
         }
     }
 

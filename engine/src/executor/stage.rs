@@ -226,6 +226,11 @@ impl Stage {
         })
     }
 
+    /// Becomes true when the query is stopped.
+    pub(crate) fn stop(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+
     /// T.
     pub(crate) const fn key_partitions(&self) -> u32 {
         self.options.key_partitions

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -117,7 +117,6 @@ impl Executor {
     /// Serves until `stop`, and then until nothing is held any more, or for [`HAND_OVER`].
     async fn serve(self, stop: watch::Receiver<bool>) -> Result<()> {
         let Self { runtimes, links, driver, me, data, control, answering } = self;
-        let known_term = AtomicU64::new(0);
         let cpu = runtimes.cpu.clone();
         let work: Arc<dyn Work> = Arc::clone(&answering) as _;
         let applier = Applier::new(me.process, work);
@@ -131,11 +130,8 @@ impl Executor {
         let control = server.add_service(control_service(actions)).serve_with_incoming(incoming(control));
         let host = answering.host.clone();
         let figures = move || answering.figures();
-        let heart = keep_registered(driver, me, figures, stop.clone(), move |term, _| {
-            if known_term.swap(term, Ordering::Relaxed) != term {
-                host.meet_driver();
-            }
-        });
+        // Queries may have ended while the driver did not reach this process.
+        let heart = keep_registered(driver, me, figures, stop.clone(), move |_, _| host.meet_driver());
         let mut stopped = stop;
         tokio::select! {
             ended = plane => ended,

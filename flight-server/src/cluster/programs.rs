@@ -65,12 +65,21 @@ impl Planner {
     async fn planned(&self, program: &Program) -> Result<PlannedQuery> {
         let (mut language, mut memory) = (Language::new(), self.memory());
         let mut sides = StreamSides::new();
-        // The query may not need what fails.
-        let mut failed = Vec::new();
-        for declaration in &program.declarations {
-            let done = declared(&mut language, &mut sides, &mut memory, declaration).await;
-            failed.extend(done.err().map(|error| error.to_string()));
-        }
+        // One that was replaced may need others that stand behind it, and the query may not need what fails.
+        let mut waiting: Vec<&Declaration> = program.declarations.iter().collect();
+        let failed = loop {
+            let (count, mut failed, mut reasons) = (waiting.len(), Vec::new(), Vec::new());
+            for declaration in waiting {
+                if let Err(error) = declared(&mut language, &mut sides, &mut memory, declaration).await {
+                    failed.push(declaration);
+                    reasons.push(error.to_string());
+                }
+            }
+            if failed.len() == count || failed.is_empty() {
+                break reasons;
+            }
+            waiting = failed;
+        };
         let planned = self.planned_in(&mut language, program).await;
         planned.map_err(|error| match failed.first() {
             Some(reason) => {

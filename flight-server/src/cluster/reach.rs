@@ -92,8 +92,18 @@ impl Reach {
         ended.unwrap_or_else(|member| Err(JobError::Stale { reason: format!("{member} is gone") }))
     }
 
+    /// Whether an executor takes rows at that address, one that is lost perhaps.
+    fn is_of_member(&self, url: &str) -> bool {
+        let url = url.trim_end_matches('/');
+        self.membership.members().executors.iter().any(|member| member.data.trim_end_matches('/') == url)
+    }
+
     fn failed(&self, error: JobError) -> EngineError {
         match error {
+            JobError::Lost { url, reason } if !self.is_of_member(&url) => EngineError::external(
+                format!("executors cannot reach the driver at {url}: open that port, or correct --advertise"),
+                reason,
+            ),
             JobError::Lost { url, reason } => {
                 self.membership.report_lost(&url, &reason);
                 EngineError::lost(format!("the executor at {url} is lost: {reason}"))
@@ -181,8 +191,19 @@ pub(super) fn batches(frames: &[Frame]) -> millstream_engine::Result<Vec<RecordB
         let message = format!("one row of state has {} bytes, and {} can travel", large.body.len(), plane::MAX_BODY);
         return Err(EngineError::query(message, "collect fewer values in one group, or SET executors = 'off'"));
     }
-    let batch = plane::frames(frames.iter().map(|frame| (frame.kind, frame.body.as_ref())));
-    Ok(if frames.is_empty() { Vec::new() } else { vec![batch?] })
+    let (mut batches, mut rest) = (Vec::new(), frames);
+    while !rest.is_empty() {
+        // As many as make no more bytes than one frame may have, or Arrow cannot count them.
+        let mut bytes = 0;
+        let fits = |frame: &&Frame| {
+            bytes += frame.body.len();
+            bytes <= plane::MAX_BODY
+        };
+        let (part, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        batches.push(plane::frames(part.iter().map(|frame| (frame.kind, frame.body.as_ref())))?);
+        rest = others;
+    }
+    Ok(batches)
 }
 
 /// The frames of batches of the plane.

@@ -132,6 +132,9 @@ impl Config {
         }
         config.checkpoint_interval_ms = args.checkpoint_interval.map_or(config.checkpoint_interval_ms, millis);
         config.set_cluster(args);
+        if args.executor_timeout.is_some() && config.cluster.is_none() {
+            return Err(Error::Usage("--executor-timeout is for a server with --executors or --cluster".to_owned()));
+        }
         // Executors have other working directories.
         config.data_dir = std::path::absolute(&config.data_dir)
             .map_err(|source| Error::Io { context: format!("cannot use {}", config.data_dir.display()), source })?;
