@@ -7,7 +7,7 @@
 //!                                                └─ image ─► files of a checkpoint
 //! ```
 //!
-//! State lies in slots, ranges of key partitions, each of which is a [stage](crate::executor) of its own at one
+//! State lies in slots, ranges of key partitions, each of which is a stage of its own at one
 //! executor. Every epoch is one exchange: the driver maps its rows, sends each slot what is its own, and gets the
 //! results of the instants that the watermark crosses. Queries whose results need all keys at once have one slot.
 //!

@@ -28,9 +28,6 @@ use crate::error::{Error, Result};
 /// How long executors of this machine have until they have registered.
 const STARTUP: Duration = Duration::from_secs(60);
 
-/// How long executors of other machines have until queries are begun with those that have registered.
-const SETTLING: Duration = Duration::from_millis(2_500);
-
 /// How a cluster is set up.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterOptions {
@@ -42,6 +39,8 @@ pub(crate) struct ClusterOptions {
     pub(crate) advertise: Option<String>,
     /// How long an executor may be silent.
     pub(crate) timeout: Duration,
+    /// How long executors of other machines have until queries are begun with those that have registered.
+    pub(crate) settling: Duration,
     /// The memory of each local executor for state.
     pub(crate) memory: Option<u64>,
     pub(crate) links: Links,
@@ -102,7 +101,7 @@ impl Cluster {
         };
         let local = options.local.map(start).transpose()?;
         // Executors that look for a driver again and again need a moment, and may hold what would be made again.
-        let settles_at = Instant::now() + if options.local.is_some() { Duration::ZERO } else { SETTLING };
+        let settles_at = Instant::now() + if options.local.is_some() { Duration::ZERO } else { options.settling };
         let reach = Arc::new(Reach::new(options.links, membership, plane, settles_at));
         let local = Mutex::new(local);
         let cluster = Self { reach, scratch, scratch_place, local, url, stop, _serving: serving };

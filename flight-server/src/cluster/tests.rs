@@ -102,6 +102,7 @@ fn options(folder: &Path) -> ClusterOptions {
         advertise: None,
         // Other tests keep both cores busy.
         timeout: Duration::from_secs(10),
+        settling: Duration::ZERO,
         memory: None,
         links: Links::plain(),
         link_arguments: Vec::new(),

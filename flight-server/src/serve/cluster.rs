@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// The port at which executors register unless another one is given.
 const PORT: u16 = 50_052;
 
+/// How long executors of other machines have after the start: those that look for a driver do so every two seconds.
+const SETTLING: Duration = Duration::from_millis(2_500);
+
 /// The executors of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -102,6 +105,7 @@ impl ClusterConfig {
             listen: self.address(),
             advertise: self.advertise.clone(),
             timeout: Duration::from_millis(self.executor_timeout_ms),
+            settling: SETTLING,
             memory: self.executor_memory_bytes,
             links: links.links()?,
             link_arguments: arguments.unwrap_or_default(),
