@@ -117,12 +117,12 @@ enum Fault {
 
 #[test]
 fn whatever_is_killed_or_stopped_the_rows_are_those_of_an_undisturbed_run() {
-    let faults: u32 = std::env::var("MILLSTREAM_TEST_FAULTS").map_or(25, |count| count.parse().unwrap());
+    let faults: u32 = std::env::var("MILLSTREAM_TEST_FAULTS").map_or(100, |count| count.parse().unwrap());
     println!("seed {SEED}, {faults} faults");
     let mut random = StdRng::seed_from_u64(SEED);
     let (rate, folder) = (40_000, Folder::new());
-    // Enough for about a second for each fault.
-    let rows = rate * u64::from(faults) * 3 / 2;
+    // Rows for a good second of each fault.
+    let rows = rate * u64::from(faults) * 6 / 5;
     let mut server = Server::with_executors(&folder, 4);
     server.ask(&format!("{STREAM} rows = {rows}, rate = {rate})"));
     server.ask(VIEW);
