@@ -158,13 +158,13 @@ impl Owned {
     ///
     /// A slot that fails is held no longer: what it has taken in of the epoch is not known.
     pub(super) async fn apply(&mut self, spec: &ApplySpec, deltas: Deltas) -> Result<Vec<Frame>> {
-        let mut work = Vec::new();
-        for (range, delta) in spec.slots.iter().zip(deltas) {
-            let slot = self.slots.remove(range);
-            let slot =
-                slot.ok_or_else(|| Error::lost(format!("slot {range} of query {} is not held", spec.reign.query)));
-            work.push((*range, slot?, delta));
+        // Looked for before any is taken out: those that are held stay.
+        if let Some(missing) = spec.slots.iter().find(|range| !self.slots.contains_key(range)) {
+            return Err(Error::lost(format!("slot {missing} of query {} is not held", spec.reign.query)));
         }
+        let slots = spec.slots.iter().zip(deltas);
+        let work: Vec<_> =
+            slots.filter_map(|(range, delta)| Some((*range, self.slots.remove(range)?, delta))).collect();
         let jobs = work.into_iter().map(|(range, mut slot, delta)| {
             let spec = spec.clone();
             SpawnedTask::spawn(async move {

@@ -141,7 +141,9 @@ impl Spread {
     async fn exchange(&mut self, watermark: Watermark, last: Epoch, gives: bool) -> Result<Vec<Emitted>> {
         let delta = self.mapped.take().unwrap_or_default();
         let epochs = Sent { first: self.next, last, decided: self.decided, watermark, delta };
-        self.sent.note(epochs.clone());
+        if self.kept.is_some() {
+            self.sent.note(epochs.clone());
+        }
         let mut attempts = 0;
         loop {
             match self.send(&epochs, gives).await {

@@ -141,7 +141,7 @@ pub(crate) struct Stage {
 
 #[derive(Debug)]
 pub(super) struct View {
-    pub(super) name: String,
+    name: String,
     pub(super) stage: Stage,
     pub(super) rows: u64,
 }

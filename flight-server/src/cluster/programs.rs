@@ -2,7 +2,6 @@
 //! statement.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millstream_engine::Error as EngineError;
@@ -49,21 +48,17 @@ impl Program {
 /// An executor's way to its plans.
 #[derive(Debug)]
 pub(super) struct Planner {
-    memory: Mutex<Memory>,
+    memory: Memory,
 }
 
 impl Planner {
     /// Plans whose state and work share `memory`.
     pub(super) const fn new(memory: Memory) -> Self {
-        Self { memory: Mutex::new(memory) }
-    }
-
-    fn memory(&self) -> Memory {
-        self.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        Self { memory }
     }
 
     async fn planned(&self, program: &Program) -> Result<PlannedQuery> {
-        let (mut language, mut memory) = (Language::new(), self.memory());
+        let (mut language, mut memory) = (Language::new(), self.memory.clone());
         let mut sides = StreamSides::new();
         // One that was replaced may need others that stand behind it, and the query may not need what fails.
         let mut waiting: Vec<&Declaration> = program.declarations.iter().collect();
@@ -95,7 +90,7 @@ impl Planner {
         let compiled = language.compile(&parsed).map_err(|error| refusal(error, &script))?;
         let query = query_of(compiled)?;
         // What a SET of the statement's session says of memory is about another process.
-        let options = QueryOptions { name: "query".to_owned(), ..query_options(language, &self.memory())? };
+        let options = QueryOptions { name: "query".to_owned(), ..query_options(language, &self.memory)? };
         plan_query(&query, options).await.map_err(|error| placed(error, &parsed, &script))
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::arrow::array::{AsArray, BinaryArray};
+use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::UInt8Type;
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::Error as EngineError;
@@ -215,14 +215,8 @@ pub(super) fn frames_of(batches: &[RecordBatch]) -> millstream_engine::Result<Ve
         let (Some(kinds), Some(bodies)) = (kinds, bodies) else {
             return Err(EngineError::internal("frames have other columns"));
         };
-        frames.extend(
-            kinds.values().iter().enumerate().map(|(row, kind)| Frame { kind: *kind, body: body(bodies, row) }),
-        );
+        let rows = kinds.values().iter().zip(bodies.iter().flatten());
+        frames.extend(rows.map(|(kind, body)| Frame { kind: *kind, body: Bytes::copy_from_slice(body) }));
     }
     Ok(frames)
-}
-
-/// A body in the buffer that it came in.
-fn body(bodies: &BinaryArray, row: usize) -> Bytes {
-    Bytes::copy_from_slice(bodies.value(row))
 }

@@ -78,6 +78,7 @@ mod home;
 mod live;
 mod query;
 mod running;
+mod spread;
 mod stream;
 mod subscription;
 

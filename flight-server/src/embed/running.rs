@@ -11,10 +11,10 @@ use futures::FutureExt;
 use millstream_connectors::{ViewSink, is_pushed};
 use millstream_engine::CheckpointPolicy;
 use millstream_engine::Error as EngineError;
-use millstream_engine::durable::{Durability, Misfit, StateDirectory, resume_streams};
+use millstream_engine::durable::{Misfit, StateDirectory, resume_streams};
 use millstream_engine::ingest::Ingest;
 use millstream_engine::plan::{Location, StreamDefinition, StreamDurability};
-use millstream_engine::query::{Handles, PlannedQuery, Query, QueryProgress, Recipe};
+use millstream_engine::query::{PlannedQuery, Query, QueryProgress, Recipe};
 use millstream_engine::secret::redacted;
 use millstream_engine::side::SideTables;
 use millstream_engine::sink::Sink;
@@ -82,21 +82,21 @@ pub(super) struct Job {
 
 /// What a query keeps from ending while it runs.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     _leases: Vec<Lease>,
     _reading: Vec<Arc<SpawnedTask<()>>>,
 }
 
 /// A query that has its place in the logs of its streams.
-struct Begun {
-    name: String,
-    query: Query,
+pub(super) struct Begun {
+    pub(super) name: String,
+    pub(super) query: Query,
     /// How it is begun again when executors were lost, if nothing keeps it.
-    recipe: Option<Recipe>,
-    sink: Box<dyn Sink>,
-    stop: watch::Sender<bool>,
-    held: Held,
-    kept: Option<Arc<KeptStatement>>,
+    pub(super) recipe: Option<Recipe>,
+    pub(super) sink: Box<dyn Sink>,
+    pub(super) stop: watch::Sender<bool>,
+    pub(super) held: Held,
+    pub(super) kept: Option<Arc<KeptStatement>>,
 }
 
 impl Engine {
@@ -239,7 +239,11 @@ impl Engine {
         is_pushed(stream) && self.shared.home.is_none()
     }
 
-    fn open_stream(&self, stream: &Arc<StreamDefinition>, sides: &StreamSides) -> millstream_engine::Result<Ingest> {
+    pub(super) fn open_stream(
+        &self,
+        stream: &Arc<StreamDefinition>,
+        sides: &StreamSides,
+    ) -> millstream_engine::Result<Ingest> {
         match &self.shared.home {
             Some(home) if is_pushed(stream) => home.open_pushed(stream, side_of(stream, sides)),
             _ => open_stream(stream, sides),
@@ -275,7 +279,7 @@ impl Engine {
     }
 
     /// Gives a query the place in its streams where the directory says it was.
-    fn placed(
+    pub(super) fn placed(
         &self,
         query: PlannedQuery,
         directory: &StateDirectory,
@@ -289,44 +293,6 @@ impl Engine {
         let [query] = kept;
         let query = query.start(ingests.clone())?;
         Ok((query, Held { _reading: ingests.into_iter().map(read).collect(), ..Held::default() }))
-    }
-
-    /// Whether all that a query reads can be read again when an executor is lost, and its late rows go nowhere.
-    fn can_be_read_again(&self, query: &PlannedQuery, sides: &StreamSides) -> Result<bool> {
-        let mut is_replayable = query.late_guarantee().is_none();
-        for stream in query.streams() {
-            is_replayable &= self.open_stream(stream, sides)?.is_replayable();
-        }
-        Ok(is_replayable)
-    }
-
-    /// Begins a query that nothing keeps and whose state lies at executors.
-    fn begin_spread(&self, job: Job, sides: &StreamSides) -> Result<Begun> {
-        let Job { query, sink, stop, kept } = job;
-        let (name, recipe) = (query.name().to_owned(), query.recipe());
-        let (query, held) = self.placed_for_now(query, sides)?;
-        Ok(Begun { name, query, recipe: Some(recipe), sink, stop, held, kept })
-    }
-
-    /// Gives a query a place for as long as this process lives.
-    fn placed_for_now(&self, query: PlannedQuery, sides: &StreamSides) -> Result<(Query, Held)> {
-        let cluster = self.shared.cluster.as_ref().ok_or_else(|| EngineError::internal("there are no executors"))?;
-        let (directory, place) = cluster.scratch();
-        let query = query.stored_at(place, Durability::ProcessCrash);
-        // Paced as those that are kept.
-        let policy = self.shared.home.as_ref().map(|home| home.state().policy).unwrap_or_default();
-        self.placed(query, directory, policy, Misfit::Refuse, sides)
-    }
-
-    /// Begins a query anew that has lost executors, where the lineage says it was.
-    async fn again(&self, recipe: &Recipe, handles: &Handles) -> millstream_engine::Result<(Query, Held)> {
-        let query = recipe.plan().await?;
-        let sides = self.declared().sides.clone();
-        let (query, held) = self.placed_for_now(query, &sides).map_err(|error| match error {
-            Error::Engine(error) => error,
-            other => unplanned(&other),
-        })?;
-        Ok((query.continuing(handles), held))
     }
 
     /// Runs a query in a task of its own; `failures` is how often it has failed without running well between.
@@ -394,14 +360,6 @@ impl Engine {
             }
         });
         RunningQuery { name, stop, progress, ended, _engine: self.clone() }
-    }
-
-    /// Forgets what was kept of a query for as long as it ran.
-    fn forget_for_good(&self, name: &str) {
-        let Some(cluster) = &self.shared.cluster else { return };
-        if let Err(error) = cluster.scratch().0.forget_query(name) {
-            tracing::warn!(query = name, %error, "what is left of a query could not be removed");
-        }
     }
 
     /// Notes that a kept query has failed, and begins it again after a pause where that can help.

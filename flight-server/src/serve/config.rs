@@ -132,8 +132,13 @@ impl Config {
         }
         config.checkpoint_interval_ms = args.checkpoint_interval.map_or(config.checkpoint_interval_ms, millis);
         config.set_cluster(args);
-        if args.executor_timeout.is_some() && config.cluster.is_none() {
-            return Err(Error::Usage("--executor-timeout is for a server with --executors or --cluster".to_owned()));
+        let of_cluster = [
+            ("--executor-timeout", args.executor_timeout.is_some()),
+            ("--advertise", args.advertise.is_some()),
+            ("--cluster-ca", args.links.cluster_ca.is_some()),
+        ];
+        if let (None, Some((option, _))) = (&config.cluster, of_cluster.iter().find(|(_, is_given)| *is_given)) {
+            return Err(Error::Usage(format!("{option} is for a server with --executors or --cluster")));
         }
         // Executors have other working directories.
         config.data_dir = std::path::absolute(&config.data_dir)

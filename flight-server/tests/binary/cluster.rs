@@ -126,8 +126,9 @@ fn whatever_is_killed_or_stopped_the_rows_are_those_of_an_undisturbed_run() {
     let mut server = Server::with_executors(&folder, 4);
     server.ask(&format!("{STREAM} rows = {rows}, rate = {rate})"));
     server.ask(VIEW);
-    let mut fired = 0;
-    while fired < faults {
+    let mut hits = 0;
+    for _ in 0..faults {
+        hits += u32::from(server.ask("SHOW QUERIES").contains("sums"));
         let executors = server.executors_until(|executors| executors.len() == 4);
         let fault = match random.random_range(0..20) {
             0..12 => Fault::KillOne,
@@ -152,10 +153,10 @@ fn whatever_is_killed_or_stopped_the_rows_are_those_of_an_undisturbed_run() {
                 server = Server::with_executors(&folder, 4);
             }
         }
-        fired += 1;
     }
+    // Where processes are slow to come back the query may end before the last of them.
+    assert!(hits * 4 >= faults, "only {hits} of {faults} faults came while the query ran");
     let sums = server.ask_until(SUMS, |sums| ends_at(sums, rows));
-    assert_eq!(fired, faults);
     assert_eq!(sums, undisturbed(rows));
 }
 
