@@ -16,6 +16,8 @@ use datafusion::arrow::record_batch::RecordBatch;
 use futures::TryStreamExt;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::process::kibibytes;
+
 /// The stream that all measurements append to.
 pub(crate) const TRADES: &str = "CREATE STREAM trades (szcode VARCHAR, price DOUBLE, turnover BIGINT, ts TIMESTAMP(3),
                                  WATERMARK FOR ts AS ts - INTERVAL '60 seconds') WITH (connector = 'push')";
@@ -67,12 +69,14 @@ impl Server {
         Ok(FlightSqlServiceClient::new_from_inner(client))
     }
 
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory that its process has had, in MiB.
     pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes >> 10)
+        Ok(kibibytes(self.pid(), "VmHWM")? >> 10)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A server whose state lies at executors, against one that keeps it in its own process: what an epoch costs, how many
-//! rows a second go through it, and what becomes of both when executors die or are slow.
+//! rows a second go through it, what becomes of both when executors die or are slow, and whether it takes more of the
+//! machine the longer it runs.
 //!
 //! Server, executors and clients share the machine. Durability is `process_crash`, as for the other servers.
 
@@ -10,12 +11,15 @@ mod executors;
 mod figures;
 mod follower;
 mod generated;
+mod growth;
 mod latency;
 mod pushed;
 mod recovery;
+mod soak;
 mod straggler;
 mod straggling;
 mod throughput;
+mod usage;
 
 use clap::Subcommand;
 
@@ -30,6 +34,8 @@ pub(crate) enum Measure {
     Recovery(recovery::Args),
     /// How long an epoch takes before, while and after one executor is slow.
     Straggler(straggler::Args),
+    /// Memory, file handles and threads of all processes over many short epochs; fails if one of them grows.
+    Soak(soak::Args),
     /// Threads that take time from others until stdin ends; `straggler` starts it.
     #[command(hide = true)]
     Busy(busy::Args),
@@ -42,6 +48,7 @@ pub(crate) async fn run(measure: &Measure) -> anyhow::Result<()> {
         Measure::Throughput(args) => throughput::run(args).await,
         Measure::Recovery(args) => recovery::run(args).await,
         Measure::Straggler(args) => straggler::run(args).await,
+        Measure::Soak(args) => soak::run(args).await,
         Measure::Busy(args) => busy::run(args),
     }
 }

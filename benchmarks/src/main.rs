@@ -7,6 +7,7 @@ mod checkpoint;
 mod client;
 mod cluster;
 mod groupby;
+mod process;
 mod progress;
 mod recovery;
 mod server;

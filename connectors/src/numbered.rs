@@ -12,6 +12,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::source::{Decode, Decoded, InputIndex, Offset, PartitionReader, Split};
 use millstream_engine::time::{Clock, EventTime, SystemClock};
 use millstream_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// The most rows of one split.
@@ -29,6 +30,30 @@ pub(crate) trait NumberedRows: Debug + Send + Sync + 'static {
 
     /// The rows with these numbers, in the stream's declared schema.
     fn batch(&self, numbers: Range<u64>) -> Result<RecordBatch>;
+
+    /// The event time of the first row, which is the run's own if it is to be now.
+    fn start(&self) -> EventTime;
+}
+
+/// What rows are to be made, in words.
+#[derive(Debug, Serialize, Deserialize)]
+struct NumberedRecipe {
+    start: EventTime,
+    from: u64,
+    to: u64,
+}
+
+/// The work that `recipe` describes, by the rows that begin when it says.
+///
+/// # Errors
+/// Fails if it describes none.
+pub(crate) fn numbered_decoder<R: NumberedRows>(
+    recipe: &str,
+    rows: impl FnOnce(EventTime) -> Result<R>,
+) -> Result<Box<dyn Decode>> {
+    let recipe: NumberedRecipe = serde_json::from_str(recipe)
+        .map_err(|error| Error::internal(format!("{recipe:?} says not which rows: {error}")))?;
+    Ok(Box::new(ToMake { rows: Arc::new(rows(recipe.start)?), numbers: recipe.from..recipe.to }))
 }
 
 /// Hands out ranges of row numbers.
@@ -105,6 +130,11 @@ struct ToMake<R> {
 impl<R: NumberedRows> Decode for ToMake<R> {
     fn decode(self: Box<Self>) -> Result<Decoded> {
         Ok(Decoded { batch: self.rows.batch(self.numbers)?, bad: Vec::new() })
+    }
+
+    fn recipe(&self) -> Option<String> {
+        let (start, Range { start: from, end: to }) = (self.rows.start(), self.numbers.clone());
+        serde_json::to_string(&NumberedRecipe { start, from, to }).ok()
     }
 }
 

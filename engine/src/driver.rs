@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::batch::Epoch;
 use crate::checkpoint::Counters;
-use crate::cluster::Stages;
+use crate::cluster::{AwayRows, Stages};
 use crate::durable::StreamRecords;
 use crate::error::{Error, Result};
 use crate::executor::{LateRows, StageAnalysis, StageCounts};
@@ -151,6 +151,8 @@ enum Turn {
 /// The records of a micro-batch.
 pub(crate) struct MicroBatch {
     units: Vec<Vec<Vec<Arc<Block>>>>,
+    /// Rows that executors hold.
+    away: AwayRows,
     /// What the records of each stream say, in words that last.
     logged: Vec<StreamRecords>,
     /// The tables that have another version from here on.
@@ -164,11 +166,14 @@ pub(crate) struct MicroBatch {
 
 impl Driver {
     pub(crate) fn new(
-        stage: Stages,
+        mut stage: Stages,
         streams: Vec<(Arc<Ingest>, LogPlace)>,
         tables: Arc<Versions>,
         options: QueryOptions,
     ) -> Self {
+        if let Some(spread) = stage.spread() {
+            spread.map_elsewhere(streams.iter().filter_map(|(ingest, _)| ingest.readers().cloned()).collect());
+        }
         let streams = streams.into_iter().map(|(ingest, place)| Stream {
             reader: ingest.reader(place.seq),
             watermark: match ingest.definition().refresh {
@@ -415,6 +420,7 @@ impl Driver {
     pub(crate) fn batch_of(&mut self, taken: Vec<Vec<Arc<Record>>>) -> MicroBatch {
         let mut batch = MicroBatch {
             units: Vec::with_capacity(taken.len()),
+            away: Vec::new(),
             logged: Vec::with_capacity(taken.len()),
             versions: Vec::new(),
             records: 0,
@@ -423,7 +429,7 @@ impl Driver {
             logged_at: None,
             watermark: Watermark::START,
         };
-        for (stream, records) in self.streams.iter_mut().zip(taken) {
+        for (number, (stream, records)) in self.streams.iter_mut().zip(taken).enumerate() {
             let from = stream.place.seq;
             if let Some(last) = records.last() {
                 stream.watermark = stream.watermark.max(last.watermark());
@@ -437,6 +443,7 @@ impl Driver {
                 batch.units.push(Vec::new());
             } else {
                 batch.rows += records.iter().map(|record| record.row_count() as u64).sum::<u64>();
+                batch.away.extend(records.iter().filter_map(|record| Some((number, record.away.clone()?))));
                 batch.units.push(units_of(records.iter().filter_map(|record| record.block.clone()), UNIT_ROWS));
             }
             let events =
@@ -488,7 +495,7 @@ impl Driver {
     /// Rows into state; gives those that were too late.
     pub(crate) async fn update(&mut self, batch: &MicroBatch) -> Result<Vec<LateRows>> {
         batch.versions.iter().for_each(|(table, rows)| self.tables.set(table, rows.clone()));
-        let all_late = self.stage.update(&batch.units, batch.watermark).await?;
+        let all_late = self.stage.update(&batch.units, &batch.away, batch.watermark).await?;
         for late in &all_late {
             self.counters.rows_late += late.missed.len() as u64;
             if let Some(stream) = self.streams.get(late.stream) {
@@ -552,6 +559,7 @@ impl MicroBatch {
         for (units, more) in self.units.iter_mut().zip(next.units) {
             *units = units_of(std::mem::take(units).into_iter().chain(more).flatten(), unit_rows);
         }
+        self.away.extend(next.away);
         self.versions.extend(next.versions);
         self.records += next.records;
         self.rows += next.rows;

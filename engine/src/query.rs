@@ -179,6 +179,11 @@ impl PlannedQuery {
         Recipe { logical: self.logical.clone(), emission: self.emission, options: self.options.clone() }
     }
 
+    /// The executors at which its state lies, if it does.
+    pub const fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
     /// Whether its state lies at executors.
     pub const fn is_spread(&self) -> bool {
         self.seat.is_some()

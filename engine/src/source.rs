@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::time::EventTime;
 
 /// A position in one source partition.
@@ -51,6 +51,14 @@ pub trait Source: Debug + Send + Sync {
 
     /// What is read, in a few words for progress and errors: `socket 127.0.0.1:9999`.
     fn describe(&self) -> String;
+
+    /// The work that a split of this source was described as by [`Decode::recipe`], perhaps in another process.
+    ///
+    /// # Errors
+    /// Fails if it is no such recipe, and if what it was made of is gone or has changed.
+    fn decoder(&self, recipe: &str) -> Result<Box<dyn Decode>> {
+        Err(Error::internal(format!("{} makes nothing of {recipe:?}", self.describe())))
+    }
 }
 
 /// Reads one partition from front to back.
@@ -125,6 +133,12 @@ pub trait Decode: Debug + Send {
     fn promise(&self) -> Option<EventTime> {
         None
     }
+
+    /// What [`Source::decoder`] makes the same work of in any process that can reach the input; none if only this one
+    /// can do it.
+    fn recipe(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The rows of a split.
@@ -137,7 +151,7 @@ pub struct Decoded {
 }
 
 /// A row that could not be used, with all that is needed to find and mend it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BadRow {
     /// Where the row begins in its partition.
     pub offset: Offset,

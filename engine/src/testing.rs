@@ -7,6 +7,7 @@
 mod damage;
 mod executors;
 mod restart;
+mod spelled;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::batch::Epoch;
-use crate::cluster::Lineage;
+use crate::cluster::{Lineage, Seat};
 use crate::driver::{Driver, Summary};
 use crate::error::{Error, Result};
-use crate::ingest::{Block, Event, Ingest, LogPlace, Recorder};
+use crate::ingest::{Block, Event, Ingest, LogPlace, Recorder, Taken};
 use crate::plan::StreamDefinition;
 use crate::query::{PlannedQuery, QueryOptions};
 use crate::side::SideTables;
 use crate::sink::{Guarantee, Sink, SinkWriter};
-use crate::source::{BadRow, Decoded, InputIndex, Offset, PartitionId, PartitionReader, Source};
+use crate::source::{BadRow, Decode, Decoded, InputIndex, Offset, PartitionId, PartitionReader, Source};
 use crate::time::{Clock, EventTime};
 
 pub use damage::damaged;
@@ -134,8 +135,10 @@ pub async fn run_planned(
     tamper: Option<Tamper<'_>>,
 ) -> Result<Run> {
     let mut feeds = Vec::new();
+    // What is to be tampered with has to be here.
+    let seat = planned.seat().cloned().filter(|_| tamper.is_none());
     for script in scripts_of(&planned, scripts)? {
-        feeds.push(Feed::new(script)?);
+        feeds.push(Feed::new(script, seat.as_ref())?);
     }
     let ingests: Vec<_> = feeds.iter().map(|feed| Arc::clone(&feed.ingest)).collect();
     let mut driver = planned.start(ingests.clone())?.into_driver();
@@ -185,15 +188,20 @@ struct Feed {
     ingest: Arc<Ingest>,
     recorder: Recorder,
     script: ScriptReader,
+    fed: usize,
 }
 
 impl Feed {
-    fn new(script: &StreamLogScript) -> Result<Self> {
+    fn new(script: &StreamLogScript, seat: Option<&Seat>) -> Result<Self> {
         let partitions = usize::try_from(script.partitions).unwrap_or_default();
         Ok(Self {
             recorder: Recorder::new(&LogPlace::default(), &script.definition, partitions)?,
-            ingest: Arc::new(ingest_by_hand(&script.definition, true)),
+            ingest: Arc::new(match seat {
+                Some(seat) => ingest_by_hand(&script.definition, true).read_at(seat),
+                None => ingest_by_hand(&script.definition, true),
+            }),
             script: ScriptReader::new(script),
+            fed: 0,
         })
     }
 
@@ -201,6 +209,10 @@ impl Feed {
     async fn feed(&mut self, records: usize, cut: &mut dyn Cut, tamper: Option<Tamper<'_>>) -> Result<bool> {
         for _ in 0..records {
             let Some(event) = self.script.next_event(cut.block_rows().max(1)) else { break };
+            self.fed += 1;
+            // Some stay here, as those do of which a source does not say what they are.
+            let event =
+                if self.fed.is_multiple_of(4) { event } else { spelled::elsewhere(event, &self.ingest).await? };
             self.ingest.append_event(event, &mut self.recorder, tamper).await?;
         }
         Ok(self.script.has_event())
@@ -261,7 +273,7 @@ impl ScriptReader {
         if let Some(next) = self.next_offsets.get_mut(index) {
             *next = end;
         }
-        Event::Rows { partition, offsets: Offset(start)..Offset(end), decoded, arrival: None }
+        Event::Rows { partition, offsets: Offset(start)..Offset(end), taken: Taken::Here(decoded), arrival: None }
     }
 }
 
@@ -284,6 +296,10 @@ impl Source for NoSource {
 
     fn describe(&self) -> String {
         "script".to_owned()
+    }
+
+    fn decoder(&self, recipe: &str) -> Result<Box<dyn Decode>> {
+        spelled::read(recipe)
     }
 }
 

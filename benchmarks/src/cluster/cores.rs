@@ -2,7 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+
+use crate::process::status;
 
 /// Cores as `taskset` writes them: `0-3,6`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,9 +13,7 @@ pub(super) struct Cores(String);
 impl Cores {
     /// Those that the process may run on.
     pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-        Ok(Self(list.context("no list of cores")?.trim().to_owned()))
+        Ok(Self(status(pid, "Cpus_allowed_list")?))
     }
 
     /// The last of them alone.

@@ -1,4 +1,4 @@
-//! A GROUP BY over generated trades, into a materialized view.
+//! A GROUP BY over generated trades, and a materialized view of it.
 
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,13 @@ pub(super) fn stream_statement(options: &str) -> String {
 
 /// Begins the query.
 pub(super) fn view_statement(windows: Windows) -> String {
+    format!("CREATE MATERIALIZED VIEW {VIEW} AS {}", group_by(windows))
+}
+
+/// What is asked of the stream.
+pub(super) fn group_by(windows: Windows) -> String {
     format!(
-        "CREATE MATERIALIZED VIEW {VIEW} AS SELECT window_end, szcode, COUNT(*) AS n, SUM(Turnover) AS turnover
+        "SELECT window_end, szcode, COUNT(*) AS n, SUM(Turnover) AS turnover
          FROM trades [{}] GROUP BY window_end, szcode",
         windows.sql
     )

@@ -10,10 +10,11 @@ use flate2::read::MultiGzDecoder;
 use millstream_engine::source::{Offset, Split};
 use millstream_engine::{Error, Result};
 
+use super::piece::FilePiece;
 use super::record::FileRecord;
-use super::{Rows, SPLIT_BYTES};
+use super::{HEADER_BYTES, Rows, SPLIT_BYTES};
 use crate::format::columnar::ColumnarInput;
-use crate::format::text::{TextFormat, TextInput};
+use crate::format::text::{TextFormat, TextInput, TextPiece};
 
 /// One file being read.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl FileInput {
     pub(super) fn next(&mut self, start: Offset, limit: Option<Offset>) -> Result<Option<Split>> {
         let room = limit.map(|limit| limit.0.saturating_sub(start.0));
         let split = match &mut self.content {
-            Content::Text(text) => text.next(start, room, &self.place)?,
+            Content::Text(text) => text.next(start, room, &self.place, &self.record)?,
             Content::Columnar(columnar) => columnar.next(start, room)?,
         };
         if split.is_none() {
@@ -78,11 +79,13 @@ impl FileInput {
 }
 
 /// A file of lines.
-struct TextFile {
+pub(super) struct TextFile {
     input: TextInput,
     bytes: Box<dyn Read + Send>,
     split_bytes: usize,
     finished: bool,
+    /// Where the next piece begins in the file; unknown in one that is packed.
+    position: Option<u64>,
 }
 
 impl fmt::Debug for TextFile {
@@ -92,22 +95,26 @@ impl fmt::Debug for TextFile {
 }
 
 impl TextFile {
-    fn open(format: &Arc<TextFormat>, mut file: File, place: &str, skip: u64) -> Result<Self> {
+    /// Reads `file`, which messages call `place`, from its byte `skip` on, where a record begins.
+    ///
+    /// # Errors
+    /// Fails if it cannot be read.
+    pub(super) fn open(format: &Arc<TextFormat>, mut file: File, place: &str, skip: u64) -> Result<Self> {
         let fail = |error| Error::external(format!("reading {place}"), error);
         if skip == 0 {
             let bytes = unpacked(file, place).map_err(fail)?;
-            return Ok(Self { input: TextInput::new(format, place), bytes, split_bytes: SPLIT_BYTES, finished: false });
+            return Ok(Self::new(TextInput::new(format, place), bytes, place, 0));
         }
         // The header is at the beginning, wherever reading goes on.
         let beginning = unpacked(file.try_clone().map_err(fail)?, place).map_err(fail)?;
-        let mut first =
-            Self { input: TextInput::new(format, place), bytes: beginning, split_bytes: SPLIT_BYTES, finished: false };
-        let mut passed = Offset(0);
+        let first = Self::new(TextInput::new(format, place), beginning, place, 0);
+        let mut first = Self { split_bytes: HEADER_BYTES, ..first };
+        let mut passed = 0;
         while !first.input.has_layout()
-            && passed.0 < skip
-            && let Some(split) = first.next(passed, None, place)?
+            && passed < skip
+            && let Some(piece) = first.next_piece(None, place)?
         {
-            passed = split.offsets.end;
+            passed += piece.length();
         }
         file.rewind().map_err(fail)?;
         let bytes = if is_packed(place) {
@@ -118,22 +125,43 @@ impl TextFile {
             file.seek(SeekFrom::Start(skip)).map_err(fail)?;
             Box::new(file)
         };
-        Ok(Self {
-            input: first.input.resumed(&format!("{place} behind byte {skip}")),
-            bytes,
-            split_bytes: SPLIT_BYTES,
-            finished: false,
-        })
+        Ok(Self::new(first.input.resumed(&format!("{place} behind byte {skip}")), bytes, place, skip))
     }
 
-    /// The next split, of at most `limit` bytes if that is given: then it ends at the end of a record, of its own
-    /// accord or by the rules for the end of a file.
-    fn next(&mut self, start: Offset, limit: Option<u64>, place: &str) -> Result<Option<Split>> {
+    fn new(input: TextInput, bytes: Box<dyn Read + Send>, place: &str, position: u64) -> Self {
+        let position = (!is_packed(place)).then_some(position);
+        Self { input, bytes, split_bytes: SPLIT_BYTES, finished: false, position }
+    }
+
+    /// The next split; `limit` as for [`TextFile::next_piece`].
+    fn next(&mut self, start: Offset, limit: Option<u64>, place: &str, record: &FileRecord) -> Result<Option<Split>> {
+        let position = self.position;
+        let Some(piece) = self.next_piece(limit, place)? else { return Ok(None) };
+        Ok(Some(match position.filter(|_| piece.is_whole()) {
+            None => piece.into_split(start),
+            Some(position) => {
+                let (offsets, bytes) = (start..Offset(start.0 + piece.length()), piece.bytes());
+                let piece = piece.at(start);
+                Split { offsets, bytes, decode: Box::new(FilePiece::new(piece, record, position, start)) }
+            }
+        }))
+    }
+
+    /// The piece of so many bytes.
+    pub(super) fn piece_of(mut self, length: u64, place: &str) -> Result<Option<TextPiece>> {
+        self.split_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        self.next_piece(Some(length), place)
+    }
+
+    /// The next piece, of at most `limit` bytes if that is given: then it ends at the end of a record, of its own accord
+    /// or by the rules for the end of a file.
+    fn next_piece(&mut self, limit: Option<u64>, place: &str) -> Result<Option<TextPiece>> {
         loop {
             let room = limit.map(|limit| limit.saturating_sub(self.input.pending()));
             let is_over = self.finished || room == Some(0);
             if let Some(piece) = self.input.take(is_over)? {
-                return Ok(Some(piece.into_split(start)));
+                self.position = self.position.map(|position| position + piece.length());
+                return Ok(Some(piece));
             }
             if is_over {
                 return Ok(None);

@@ -11,6 +11,7 @@
 
 mod input;
 mod list;
+mod piece;
 mod reader;
 mod record;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source};
+use millstream_engine::source::{Decode, InputIndex, Offset, PartitionReader, Source};
 use millstream_engine::{Error, Result};
 
 use crate::format::csv::CsvFormat;
@@ -35,6 +36,8 @@ use reader::FilesReader;
 const SPLIT_BYTES: usize = 1024 * 1024;
 /// The least that does.
 const LEAST_SPLIT_BYTES: usize = 1024;
+/// How much of a file is read for its header alone, unless that is longer.
+const HEADER_BYTES: usize = 4096;
 
 /// The file sets that a stream reads.
 #[derive(Debug)]
@@ -100,6 +103,13 @@ impl Source for FilesSource {
 
     fn describe(&self) -> String {
         format!("files {}", self.files.path.display())
+    }
+
+    fn decoder(&self, recipe: &str) -> Result<Box<dyn Decode>> {
+        match &self.rows {
+            Rows::Text(format, _) => piece::read_piece(format, recipe),
+            Rows::Columnar(..) => Err(Error::internal("columnar files are read in one place")),
+        }
     }
 }
 

@@ -107,11 +107,48 @@ pub(crate) struct TextPiece {
 }
 
 impl TextPiece {
+    /// How many bytes of the input it stands for.
+    pub(crate) const fn length(&self) -> u64 {
+        self.chunk.length
+    }
+
+    /// What messages call the input.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The number of its first line there.
+    pub(crate) const fn first_line(&self) -> u64 {
+        self.chunk.first_line
+    }
+
+    /// Whether its bytes are all that there is to it: of a line that is given up only the beginning is kept.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.chunk.refused.is_none()
+    }
+
+    /// The same piece beginning at `start`, of which messages call the place and the first line so.
+    pub(crate) fn named(mut self, place: &str, first_line: u64, start: Offset) -> Self {
+        (self.place, self.chunk.first_line, self.start) = (place.into(), first_line, start);
+        self
+    }
+
+    /// The bytes that it takes in memory.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.chunk.bytes.len()
+    }
+
     /// The piece as the split that begins at `start`.
     pub(crate) fn into_split(mut self, start: Offset) -> Split {
         self.start = start;
         let offsets = start..Offset(start.0 + self.chunk.length);
         Split { offsets, bytes: self.chunk.bytes.len(), decode: Box::new(self) }
+    }
+
+    /// The piece beginning at `start`.
+    pub(crate) const fn at(mut self, start: Offset) -> Self {
+        self.start = start;
+        self
     }
 
     fn refused(&self, reason: &str) -> Result<Decoded> {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source};
-use millstream_engine::time::{Clock, SystemClock};
+use millstream_engine::source::{Decode, InputIndex, Offset, PartitionReader, Source};
+use millstream_engine::time::{Clock, EventTime, SystemClock};
 use millstream_engine::{Error, Result};
 
 use super::batch::Columns;
 use super::row::{EventClock, Generator, GeneratorSpec, StreamKind};
-use crate::numbered::{NumberedReader, NumberedRows, START_FORM, noted_start, parse_start};
+use crate::numbered::{NumberedReader, NumberedRows, START_FORM, noted_start, numbered_decoder, parse_start};
 use crate::options::Options;
 
 /// Generated rows as a stream of one partition.
@@ -41,13 +41,19 @@ impl GenerateSource {
         Ok(Self { generator: Arc::new(Generator::new(spec)?), columns, rows, rate })
     }
 
-    /// The generator whose row 0 happens when it did in the first run: `start = 'now'` means that run's now.
-    fn noted_generator(&self, index: &dyn InputIndex) -> Result<Arc<Generator>> {
-        let EventClock::Simulated { start, event_rate } = self.generator.spec().clock else {
-            return Err(Error::internal("generated rows have a simulated clock"));
-        };
-        let clock = EventClock::Simulated { start: noted_start(index, start)?, event_rate };
-        Ok(Arc::new(Generator::new(GeneratorSpec { clock, ..self.generator.spec().clone() })?))
+    /// The time of row 0 and how many follow in a second, by the options.
+    fn clock(&self) -> Result<(EventTime, u64)> {
+        match self.generator.spec().clock {
+            EventClock::Simulated { start, event_rate } => Ok((start, event_rate)),
+            EventClock::Wall => Err(Error::internal("generated rows have a simulated clock")),
+        }
+    }
+
+    /// The rows of which the first happens at `start`.
+    fn rows_from(&self, start: EventTime) -> Result<Rows> {
+        let clock = EventClock::Simulated { start, event_rate: self.clock()?.1 };
+        let generator = Generator::new(GeneratorSpec { clock, ..self.generator.spec().clone() })?;
+        Ok(Rows { generator: Arc::new(generator), columns: Arc::clone(&self.columns), start })
     }
 }
 
@@ -55,8 +61,8 @@ impl GenerateSource {
 impl Source for GenerateSource {
     async fn open(&self, from: &[Offset], index: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         let first = from.first().map_or(0, |offset| offset.0);
-        let generator = self.noted_generator(index.as_ref())?;
-        let rows = Rows { generator, columns: Arc::clone(&self.columns) };
+        // `start = 'now'` means the first run's now.
+        let rows = self.rows_from(noted_start(index.as_ref(), self.clock()?.0)?)?;
         Ok(vec![Box::new(NumberedReader::new(rows, first..self.rows.unwrap_or(u64::MAX), self.rate))])
     }
 
@@ -67,6 +73,10 @@ impl Source for GenerateSource {
     fn describe(&self) -> String {
         format!("generated {} rows", self.generator.spec().kind.name())
     }
+
+    fn decoder(&self, recipe: &str) -> Result<Box<dyn Decode>> {
+        numbered_decoder(recipe, |start| self.rows_from(start))
+    }
 }
 
 /// The rows of one stream.
@@ -74,6 +84,7 @@ impl Source for GenerateSource {
 struct Rows {
     generator: Arc<Generator>,
     columns: Arc<Columns>,
+    start: EventTime,
 }
 
 impl NumberedRows for Rows {
@@ -81,6 +92,10 @@ impl NumberedRows for Rows {
 
     fn batch(&self, numbers: Range<u64>) -> Result<RecordBatch> {
         self.columns.batch(&self.generator, numbers, SystemClock.now())
+    }
+
+    fn start(&self) -> EventTime {
+        self.start
     }
 }
 

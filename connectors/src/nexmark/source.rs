@@ -6,14 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::plan::StreamDefinition;
-use millstream_engine::source::{InputIndex, Offset, PartitionReader, Source};
+use millstream_engine::source::{Decode, InputIndex, Offset, PartitionReader, Source};
 use millstream_engine::time::{EventTime, NANOS_PER_SECOND};
 use millstream_engine::{Error, Result};
 
 use super::columns::Columns;
 use super::house::House;
 use super::tables::Table;
-use crate::numbered::{NumberedReader, NumberedRows, START_FORM, noted_start, parse_start};
+use crate::numbered::{NumberedReader, NumberedRows, START_FORM, noted_start, numbered_decoder, parse_start};
 use crate::options::Options;
 
 const DEFAULT_SEED: u64 = 42;
@@ -73,19 +73,25 @@ impl NexmarkSource {
     fn house(&self, start: EventTime) -> Result<House> {
         House::new(self.seed, start, self.event_rate)
     }
+
+    /// The rows of which the first happens at `start`.
+    fn rows_from(&self, start: EventTime) -> Result<Rows> {
+        Ok(Rows {
+            house: self.house(start)?,
+            table: self.table,
+            columns: Arc::clone(&self.columns),
+            group_size: self.group_size,
+            end: self.rows,
+            start,
+        })
+    }
 }
 
 #[async_trait]
 impl Source for NexmarkSource {
     async fn open(&self, from: &[Offset], index: Arc<dyn InputIndex>) -> Result<Vec<Box<dyn PartitionReader>>> {
         let first = from.first().map_or(0, |offset| offset.0);
-        let rows = Rows {
-            house: self.house(noted_start(index.as_ref(), self.start)?)?,
-            table: self.table,
-            columns: Arc::clone(&self.columns),
-            group_size: self.group_size,
-            end: self.rows,
-        };
+        let rows = self.rows_from(noted_start(index.as_ref(), self.start)?)?;
         Ok(vec![Box::new(NumberedReader::new(rows, first..self.rows, self.rate))])
     }
 
@@ -95,6 +101,10 @@ impl Source for NexmarkSource {
 
     fn describe(&self) -> String {
         format!("nexmark {} rows", self.table.name())
+    }
+
+    fn decoder(&self, recipe: &str) -> Result<Box<dyn Decode>> {
+        numbered_decoder(recipe, |start| self.rows_from(start))
     }
 }
 
@@ -106,6 +116,7 @@ struct Rows {
     columns: Arc<Columns>,
     group_size: u64,
     end: u64,
+    start: EventTime,
 }
 
 impl NumberedRows for Rows {
@@ -114,6 +125,10 @@ impl NumberedRows for Rows {
     fn batch(&self, numbers: Range<u64>) -> Result<RecordBatch> {
         let events: Vec<u64> = numbers.map(|place| self.table.event(self.row_at(place))).collect();
         self.columns.batch(&self.house, &events)
+    }
+
+    fn start(&self) -> EventTime {
+        self.start
     }
 }
 

@@ -478,7 +478,7 @@ async fn check_resumed(definition: &Arc<StreamDefinition>, name: &str) {
 }
 
 /// Lines of every kind: quoted ones, one that is too long, quotes that stay open, and bad values.
-fn mixed_lines() -> String {
+pub(crate) fn mixed_lines() -> String {
     let mut text = format!("\u{feff}{HEADER}");
     for number in 0..60_000 {
         text.push_str(&match number {

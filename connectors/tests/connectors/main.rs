@@ -6,6 +6,7 @@ mod files;
 mod files_resumed;
 mod generate;
 mod nexmark;
+mod recipes;
 mod sinks;
 mod sinks_postgres;
 mod socket;

@@ -50,17 +50,18 @@ impl SlotDeltas {
         leaf.parts.push((pair, rows));
     }
 
-    /// As frames for the slot with this number among those of its task.
-    pub(super) fn framed(&mut self, slot: usize) -> Vec<Result<Frame>> {
+    /// As frames of a sender, for the slot with this number among those of its task.
+    pub(super) fn framed(&mut self, sender: usize, slot: usize) -> Result<Vec<Frame>> {
         let leaves = std::mem::take(&mut self.0).into_iter();
-        leaves.flat_map(|((path, leaf), rows)| rows.framed(slot, &path, leaf)).collect()
+        leaves.flat_map(|((path, leaf), rows)| rows.framed(sender, slot, &path, leaf)).collect()
     }
 }
 
 impl LeafRows {
-    fn framed(self, slot: usize, path: &[usize], leaf: usize) -> Vec<Result<Frame>> {
+    fn framed(self, sender: usize, slot: usize, path: &[usize], leaf: usize) -> Vec<Result<Frame>> {
         let mut frames = Vec::new();
         let head = |panes: Vec<(i64, i64, usize)>| DeltaHead {
+            sender,
             slot,
             path: path.to_vec(),
             leaf,

@@ -8,16 +8,24 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::error::SentError;
-use super::frame::{Frame, from_json, to_json};
-use super::message::{ApplySpec, Assign, FAILED, Reign, Reply, Request, WrittenSlot};
+use super::frame::{Frame, from_json};
+use super::mapping::{failed_parts, map_parts};
+use super::message::{
+    ApplySpec, Assign, FAILED, MAPPED, MapSpec, MappedHead, REPLY, Reign, Reply, Request, Routing, WrittenSlot,
+};
 use super::owned::{Owned, deltas_of};
+use super::shelf::Shelf;
 use crate::error::{Error, Result};
 use crate::executor::StageDelta;
+use crate::ingest::Scanned;
+use crate::plan::StreamDefinition;
 use crate::query::PlannedQuery;
+use crate::source::Source;
 
 /// How an executor learns what a query is.
 #[async_trait]
@@ -27,6 +35,12 @@ pub trait Programs: fmt::Debug + Send + Sync {
     /// # Errors
     /// Fails if it cannot be planned here.
     async fn plan(&self, program: &str) -> Result<PlannedQuery>;
+
+    /// What a stream is read from.
+    ///
+    /// # Errors
+    /// Fails for options that cannot be used here.
+    fn open(&self, definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>>;
 }
 
 /// An executor's slots of all queries.
@@ -34,6 +48,7 @@ pub trait Programs: fmt::Debug + Send + Sync {
 pub struct Host {
     programs: Arc<dyn Programs>,
     queries: Arc<Mutex<HashMap<String, Query>>>,
+    shelf: Arc<Shelf>,
     rows: Arc<AtomicU64>,
 }
 
@@ -59,7 +74,7 @@ pub struct Held {
 impl Host {
     /// An executor that holds nothing.
     pub fn new(programs: Arc<dyn Programs>) -> Self {
-        Self { programs, queries: Arc::default(), rows: Arc::default() }
+        Self { programs, queries: Arc::default(), shelf: Arc::default(), rows: Arc::default() }
     }
 
     /// Does a task of an exchange; failures of the query itself are among the frames it gives.
@@ -79,17 +94,32 @@ impl Host {
     }
 
     async fn apply_now(&self, spec: &ApplySpec, frames: &[Frame]) -> Result<Vec<Frame>> {
-        if frames.len() != spec.frames {
-            return Err(Error::lost(format!("{} of {} frames have arrived", frames.len(), spec.frames)));
+        if let Some(failed) = frames.iter().find(|frame| frame.kind == FAILED) {
+            return Ok(vec![failed.clone()]);
         }
+        check_whole(spec, frames)?;
         let query = self.owned(&spec.reign)?;
         let mut owned = query.lock().await;
         check_term(&owned, &spec.reign)?;
         let deltas = deltas_of(frames, spec.slots.len(), owned.template())?;
         let rows: usize = deltas.iter().map(StageDelta::row_count).sum();
-        let answer = owned.apply(spec, deltas).await?;
+        let mut answer = owned.apply(spec, deltas).await?;
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        answer.extend(frames.iter().filter(|frame| frame.kind == MAPPED).cloned());
         Ok(answer)
+    }
+
+    /// Maps rows that it holds: frames for each task of an exchange. It changes no slot, and may be done again.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] as for [`Host::apply`]; other failures are among the frames.
+    pub async fn send(&self, routing: &[u8], spec: &[u8]) -> Result<Vec<Vec<Frame>>> {
+        let (routing, spec): (Routing, MapSpec) = (from_json(routing)?, from_json(spec)?);
+        let query = self.owned_in(&routing.reign).await?;
+        match map_parts(&routing, &spec, &query, &self.shelf).await {
+            Err(error) if !error.is_lost() => failed_parts(&routing, &error),
+            ended => ended,
+        }
     }
 
     /// Answers a driver's question.
@@ -99,15 +129,47 @@ impl Host {
     pub async fn call(&self, request: &[u8]) -> Result<Bytes> {
         let (host, request) = (self.clone(), from_json::<Request>(request)?);
         let answered = tokio::spawn(async move { host.answer(request).await }).await;
-        let reply = match answered.map_err(|error| Error::internal(format!("an answer ended early: {error}")))? {
-            Err(error) if error.is_lost() => return Err(error),
-            Err(error) => Reply::Failed(SentError::from(&error)),
-            Ok(reply) => reply,
-        };
-        Ok(to_json(&reply)?.into())
+        let (reply, rows) =
+            match answered.map_err(|error| Error::internal(format!("an answer ended early: {error}")))? {
+                Err(error) if error.is_lost() => return Err(error),
+                Err(error) => (Reply::Failed(SentError::from(&error)), None),
+                Ok(answer) => answer,
+            };
+        Ok(Frame::of(REPLY, &reply, rows.as_ref())?.body)
     }
 
-    async fn answer(&self, request: Request) -> Result<Reply> {
+    /// The answer, and rows that come with it.
+    async fn answer(&self, request: Request) -> Result<(Reply, Option<RecordBatch>)> {
+        let reply = match request {
+            Request::Scan { source, stretch, lateness, from } => {
+                let Scanned { after, behind, rows } = self.shelf.scan(&source, &stretch, lateness, from).await?;
+                return Ok((Reply::Scanned { after, behind }, rows));
+            }
+            Request::Open { source, program, stream } => self.open(&source, &program, &stream).await,
+            Request::Read { source, stretch, forget } => {
+                self.shelf.forget(&source, forget);
+                self.shelf.read(&source, stretch).await.map(Reply::Read)
+            }
+            Request::Close { source } => {
+                self.shelf.close(&source);
+                Ok(Reply::Done)
+            }
+            asked => self.answer_of_slots(asked).await,
+        };
+        Ok((reply?, None))
+    }
+
+    async fn open(&self, id: &str, program: &str, stream: &str) -> Result<Reply> {
+        if !self.shelf.has(id) {
+            let planned = self.programs.plan(program).await?;
+            let definition = planned.streams().iter().find(|definition| definition.name == stream);
+            let definition = definition.ok_or_else(|| Error::internal(format!("a query does not read {stream}")))?;
+            self.shelf.open(id, Arc::clone(definition), self.programs.open(definition)?);
+        }
+        Ok(Reply::Done)
+    }
+
+    async fn answer_of_slots(&self, request: Request) -> Result<Reply> {
         match request {
             Request::Hold(reign) => self.hold(&reign).await,
             Request::Assign(assign) => self.assign(&assign).await,
@@ -133,6 +195,7 @@ impl Host {
                 }
                 Ok(Reply::Done)
             }
+            other => Err(Error::internal(format!("{other:?} is not about slots"))),
         }
     }
 
@@ -191,6 +254,7 @@ impl Host {
     pub fn forget_forsaken(&self, patience: Duration) {
         let is_needed = |query: &Query| query.forsaken.is_none_or(|since| since.elapsed() < patience);
         self.queries().retain(|_, query| is_needed(query));
+        self.shelf.close_forsaken(patience);
     }
 
     fn queries(&self) -> MutexGuard<'_, HashMap<String, Query>> {
@@ -225,6 +289,19 @@ impl Host {
         }
         held
     }
+}
+
+/// Whether all that was sent for a task has come.
+fn check_whole(spec: &ApplySpec, frames: &[Frame]) -> Result<()> {
+    let ends = frames.iter().filter(|frame| frame.kind == MAPPED).map(|frame| Ok(frame.read::<MappedHead>()?.0));
+    let ends = ends.collect::<Result<Vec<MappedHead>>>()?;
+    let mapped: usize = ends.iter().map(|end| end.frames).sum();
+    let come = frames.len() - ends.len();
+    if (ends.len(), come) == (spec.senders, spec.frames + mapped) {
+        return Ok(());
+    }
+    let (parts, wanted) = (ends.len(), spec.frames + mapped);
+    Err(Error::lost(format!("{come} of {wanted} frames and {parts} of {} senders have ended", spec.senders)))
 }
 
 fn check_term(owned: &Owned, reign: &Reign) -> Result<()> {

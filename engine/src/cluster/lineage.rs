@@ -1,18 +1,27 @@
 //! What slots are made of again: a checkpoint, and what was sent since.
 //!
 //! A driver keeps the deltas that it has sent since the last checkpoint. They are far smaller than the rows they were
-//! made of, and with them what an executor has lost is made again without another look at the input. A driver that is
-//! new, or has sent more than it keeps, reads its input again as after a crash.
+//! made of, and with them what an executor has lost is made again without another look at the input. Of rows that
+//! executors have mapped it keeps in what words they were read: those that are left send what they have made of them
+//! to the slots that lack it, and read and map once more what only the lost ones had. A driver that is new, or has sent
+//! more than it keeps, reads its input again as after a crash.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use super::mapping::AwayPart;
 use crate::batch::Epoch;
 use crate::checkpoint::Saved;
 use crate::executor::StageDelta;
+use crate::ingest::Away;
 use crate::time::Watermark;
 
 /// What is kept of deltas, in bytes: a checkpoint is wanted well before.
 const MOST_BYTES: usize = 256 << 20;
+/// What keeping one block of rows that are elsewhere takes, about, in bytes.
+const AWAY_BYTES: usize = 512;
+/// Only so large a part of rows that are elsewhere has to be read again where one executor is lost.
+const AWAY_SHARE: usize = 4;
 /// Epochs of so many bytes are sent together.
 const TOGETHER_BYTES: usize = 32 << 20;
 
@@ -54,6 +63,26 @@ pub(super) struct Sent {
     pub(super) decided: u64,
     pub(super) watermark: Watermark,
     pub(super) delta: StageDelta,
+    /// What is mapped by executors.
+    pub(super) away: Vec<Arc<AwayPart>>,
+}
+
+impl Sent {
+    /// The rows that executors map.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Away> {
+        self.away.iter().flat_map(|part| &part.rows).map(|(_, rows)| rows.as_ref())
+    }
+
+    /// The memory that keeping it takes.
+    fn bytes(&self) -> usize {
+        let of_rows = |rows: &Away| AWAY_BYTES + rows.without.len() * size_of::<u32>();
+        self.delta.bytes() + self.rows().map(of_rows).sum::<usize>()
+    }
+
+    /// The memory that sending it takes somewhere, about.
+    fn bytes_at_work(&self) -> usize {
+        self.delta.bytes() + self.rows().map(|rows| AWAY_BYTES + rows.bytes / AWAY_SHARE).sum::<usize>()
+    }
 }
 
 /// What was sent since the last checkpoint, as far as it is kept.
@@ -66,7 +95,7 @@ pub(super) struct SentEpochs {
 impl SentEpochs {
     /// Keeps what is about to be sent, and no longer the oldest if that is too much.
     pub(super) fn note(&mut self, sent: Sent) {
-        let bytes = sent.delta.bytes();
+        let bytes = sent.bytes();
         self.bytes += bytes;
         self.epochs.push_back((sent, bytes));
         while self.bytes > MOST_BYTES && self.epochs.len() > 1 {
@@ -103,7 +132,8 @@ impl SentEpochs {
         let mut next = first;
         let mut together: Vec<(Sent, usize)> = Vec::new();
         let within = self.epochs.iter().filter(|(sent, _)| first <= sent.first && sent.last < end);
-        for (sent, bytes) in within {
+        for (sent, _) in within {
+            let bytes = sent.bytes_at_work();
             if sent.first != next {
                 return None;
             }
@@ -111,10 +141,11 @@ impl SentEpochs {
             match together.last_mut().filter(|(_, known)| !is_cut && known + bytes <= TOGETHER_BYTES) {
                 Some((known, known_bytes)) => {
                     known.delta.append(sent.delta.clone());
+                    known.away.extend(sent.away.iter().cloned());
                     (known.last, known.decided, known.watermark) = (sent.last, sent.decided, sent.watermark);
                     *known_bytes += bytes;
                 }
-                None => together.push((sent.clone(), *bytes)),
+                None => together.push((sent.clone(), bytes)),
             }
         }
         (next == end).then(|| together.into_iter().map(|(sent, _)| sent).collect())
@@ -132,6 +163,7 @@ mod tests {
             decided: 1,
             watermark: Watermark(0),
             delta: StageDelta::default(),
+            away: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the messages between driver and executors say.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,9 @@ use super::slots::KeyRange;
 use crate::batch::Epoch;
 use crate::checkpoint::{Saved, StageRecord};
 use crate::durable::Durability;
-use crate::executor::StageCounts;
+use crate::executor::{DeltaCounts, StageCounts};
+use crate::ingest::{Behind, Found, Lateness, Stretch};
+use crate::source::{Offset, PartitionId};
 use crate::time::{EventTime, Watermark};
 
 /// Kinds of frames.
@@ -17,6 +20,11 @@ pub(super) const DELTA: u8 = 1;
 pub(super) const EMITTED: u8 = 2;
 pub(super) const RECEIPT: u8 = 3;
 pub(super) const FAILED: u8 = 4;
+pub(super) const MAPPED: u8 = 5;
+pub(super) const REPLY: u8 = 6;
+
+/// The number of the driver among those that send; executors are counted from 1.
+pub(super) const DRIVER: usize = 0;
 
 /// A term of a query: whoever asks in an earlier one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +46,97 @@ pub(super) struct ApplySpec {
     /// Whether results are given, or passed because they were given before.
     pub(super) gives: bool,
     pub(super) slots: Vec<KeyRange>,
-    /// How many frames there are.
+    /// How many frames there are of the driver.
     pub(super) frames: usize,
+    /// How many executors send others.
+    pub(super) senders: usize,
+}
+
+/// What all executors have to know that send in an exchange.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Routing {
+    pub(super) reign: Reign,
+    /// Epochs before this one are in the checkpoint that slots begin with.
+    pub(super) saved: Epoch,
+    /// All slots of the query.
+    pub(super) ranges: Vec<KeyRange>,
+    /// Where what is for a slot goes; what is for others is wanted by nobody.
+    pub(super) routes: Vec<Route>,
+    pub(super) tasks: usize,
+}
+
+/// What an executor maps of rows that it holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct MapSpec {
+    /// Its number among those that send.
+    pub(super) number: usize,
+    pub(super) parts: Vec<MapPart>,
+}
+
+/// A part of an epoch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct MapPart {
+    /// The last epoch that it is of.
+    pub(super) epoch: Epoch,
+    pub(super) mappings: Vec<Mapping>,
+}
+
+/// Rows to be mapped.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Mapping {
+    /// The number of their stream in the query.
+    pub(super) stream: usize,
+    /// What the driver calls the stream.
+    pub(super) source: String,
+    pub(super) stretch: Stretch,
+    /// Rows that are mapped by the driver.
+    pub(super) without: Vec<u32>,
+}
+
+/// The way to a slot.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Route {
+    /// The number of the slot among all.
+    pub(super) slot: usize,
+    pub(super) task: usize,
+    /// Its number among those of the task.
+    pub(super) place: usize,
+}
+
+/// The end of what an executor sends to a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct MappedHead {
+    /// The number of the sender.
+    pub(super) sender: usize,
+    /// How many frames came before.
+    pub(super) frames: usize,
+    /// How long it took to make them.
+    pub(super) took: Duration,
+    /// Where the rows went; said once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) counts: Option<DeltaCounts>,
+}
+
+/// Which rows of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct BlockKey {
+    partition: PartitionId,
+    start: Offset,
+    end: Offset,
+}
+
+impl BlockKey {
+    pub(super) fn of(stretch: &Stretch) -> Self {
+        let offsets = stretch.offsets();
+        Self { partition: stretch.partition, start: offsets.start, end: offsets.end }
+    }
 }
 
 /// The head of a frame of deltas.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct DeltaHead {
+    /// The number of the sender: what is sent is taken in by it, whatever comes first.
+    pub(super) sender: usize,
     /// The number of the slot among those of the task.
     pub(super) slot: usize,
     /// The way to the stage: the number of a view of the query, then of a view of that.
@@ -71,6 +163,8 @@ pub(super) struct Receipt {
     pub(super) next: Epoch,
     /// How many results it gave.
     pub(super) results: usize,
+    /// How long its executor took once it had all frames.
+    pub(super) took: Duration,
     /// All instants up to here have been evaluated.
     pub(super) evaluated: EventTime,
     pub(super) counts: StageCounts,
@@ -94,6 +188,14 @@ pub(super) enum Request {
     Write { reign: Reign, epoch: Epoch },
     /// Forget the query.
     Release(Reign),
+    /// Take a stream of a query, to read it.
+    Open { source: String, program: String, stream: String },
+    /// Read, decode and hold rows of a stream, and forget others.
+    Read { source: String, stretch: Stretch, forget: Vec<BlockKey> },
+    /// Which rows of a stretch are behind, and what is the watermark after it?
+    Scan { source: String, stretch: Stretch, lateness: Lateness, from: Watermark },
+    /// Forget a stream.
+    Close { source: String },
 }
 
 /// Which slots of a query an executor is to have.
@@ -131,6 +233,12 @@ pub(super) enum Reply {
     Held(Vec<HeldSlot>),
     Done,
     Written(Vec<WrittenSlot>),
+    Read(Found),
+    /// Its rows come with the answer.
+    Scanned {
+        after: Watermark,
+        behind: Vec<Behind>,
+    },
     Failed(SentError),
 }
 

@@ -1,16 +1,17 @@
 //! What an executor holds of one query: its slots, each a stage.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 
 use super::frame::{Frame, in_parts};
+use super::mapping::KeptParts;
 use super::message::{
-    ApplySpec, Assign, DeltaHead, EMITTED, EmittedHead, HeldSlot, RECEIPT, Receipt, StoreAccess, WrittenSlot,
+    ApplySpec, Assign, DELTA, DeltaHead, EMITTED, EmittedHead, HeldSlot, RECEIPT, Receipt, StoreAccess, WrittenSlot,
 };
 use super::slots::KeyRange;
 use crate::batch::Epoch;
@@ -27,13 +28,15 @@ pub(super) struct Owned {
     pub(super) term: u64,
     program: String,
     /// A stage without state, of which slots are made.
-    template: Stage,
+    template: Arc<Stage>,
     store: Option<Store>,
     slots: BTreeMap<KeyRange, Slot>,
     /// Images that were taken and not written yet.
     images: Vec<SlotImage>,
     /// The epoch of the last images, until it is known that they were written.
     imaged: Option<Epoch>,
+    /// What was made of rows here, until a checkpoint has it.
+    kept_parts: Arc<Mutex<KeptParts>>,
 }
 
 /// What a slot held before an epoch, as far as the checkpoint before does not have it.
@@ -73,7 +76,17 @@ pub(super) type Deltas = Vec<StageDelta>;
 impl Owned {
     pub(super) fn new(term: u64, program: String, template: Stage, store: Option<&StoreAccess>) -> Result<Self> {
         let store = store.map(Store::open).transpose()?;
-        Ok(Self { term, program, template, store, slots: BTreeMap::new(), images: Vec::new(), imaged: None })
+        let template = Arc::new(template);
+        Ok(Self {
+            term,
+            program,
+            template,
+            store,
+            slots: BTreeMap::new(),
+            images: Vec::new(),
+            imaged: None,
+            kept_parts: Arc::default(),
+        })
     }
 
     /// Whether it is of the same query in the same words.
@@ -82,8 +95,13 @@ impl Owned {
     }
 
     /// A stage of it without state.
-    pub(super) const fn template(&self) -> &Stage {
+    pub(super) const fn template(&self) -> &Arc<Stage> {
         &self.template
+    }
+
+    /// What was made of rows here.
+    pub(super) const fn kept_parts(&self) -> &Arc<Mutex<KeptParts>> {
+        &self.kept_parts
     }
 
     /// The contracts of its stages.
@@ -162,6 +180,7 @@ impl Owned {
         if let Some(missing) = spec.slots.iter().find(|range| !self.slots.contains_key(range)) {
             return Err(Error::lost(format!("slot {missing} of query {} is not held", spec.reign.query)));
         }
+        let started = Instant::now();
         let slots = spec.slots.iter().zip(deltas);
         let work: Vec<_> =
             slots.filter_map(|(range, delta)| Some((*range, self.slots.remove(range)?, delta))).collect();
@@ -185,7 +204,7 @@ impl Owned {
         let mut frames = Vec::new();
         for (number, range) in spec.slots.iter().enumerate() {
             if let Some(slot) = self.slots.get(range) {
-                frames.extend(slot.answer(number, spec.gives)?);
+                frames.extend(slot.answer(number, spec.gives, started.elapsed())?);
             }
         }
         Ok(frames)
@@ -289,7 +308,7 @@ impl Slot {
     }
 
     /// The results of its last epoch, if they are wanted, and its receipt.
-    fn answer(&self, slot: usize, gives: bool) -> Result<Vec<Frame>> {
+    fn answer(&self, slot: usize, gives: bool, took: Duration) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();
         let given: &[Emitted] = if gives { &self.given } else { &[] };
         for (number, Emitted { instant, rows }) in given.iter().enumerate() {
@@ -305,6 +324,7 @@ impl Slot {
             slot,
             next: self.next,
             results: frames.len(),
+            took,
             evaluated: self.stage.evaluated(),
             counts: self.stage.counts(),
             input_bytes: self.stage.inputs().into_iter().map(|input| input.state_bytes).collect(),
@@ -315,11 +335,13 @@ impl Slot {
     }
 }
 
-/// The deltas that frames bring, for each of so many slots.
+/// The deltas that frames bring, for each of so many slots: by senders, in whatever order these were heard.
 pub(super) fn deltas_of(frames: &[Frame], slots: usize, template: &Stage) -> Result<Deltas> {
     let mut deltas: Deltas = (0..slots).map(|_| template.empty_delta()).collect();
-    for frame in frames {
-        let (head, rows): (DeltaHead, _) = frame.read()?;
+    let frames = frames.iter().filter(|frame| frame.kind == DELTA).map(Frame::read);
+    let mut frames = frames.collect::<Result<Vec<(DeltaHead, Option<RecordBatch>)>>>()?;
+    frames.sort_by_key(|(head, _)| head.sender);
+    for (head, rows) in frames {
         let no_place = || Error::internal("a delta is for no leaf of the query");
         let mut stage = deltas.get_mut(head.slot).ok_or_else(no_place)?;
         for view in &head.path {

@@ -1,6 +1,7 @@
 //! Which executor owns which slots: as a query begins, when executors are lost, come or leave.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
@@ -9,7 +10,7 @@ use super::Member;
 use super::lineage::{Kept, Lineage};
 use super::message::{Assign, HeldSlot, Reign, Reply, Request, StoreAccess, part_of};
 use super::slots::{KeyRange, around, even};
-use super::spread::{OwnedSlot, Spread};
+use super::spread::{OwnedSlot, Spread, ask};
 use crate::batch::Epoch;
 use crate::driver::stopped;
 use crate::error::{Error, Result};
@@ -89,10 +90,11 @@ impl Spread {
         for attempt in 0..MOST_ATTEMPTS {
             let Some(sent) = self.sent.between(kept.first, next, is_cut) else { return Err(reason) };
             tokio::time::sleep(PAUSE * attempt).await;
+            self.doubt_streams();
             let moved = async {
                 self.place(&kept, &OfUse::Held([next, end])).await?;
                 for epochs in &sent {
-                    self.send(epochs, false).await?;
+                    self.send(epochs, false, false).await?;
                 }
                 Ok(())
             };
@@ -115,7 +117,7 @@ impl Spread {
         let members = tokio::select! {
             biased;
             () = stopped(&mut stop) => return Err(Error::lost("the query was stopped while it waited for executors")),
-            members = self.seat.executors.ready() => members,
+            members = self.seat.executors.ready() => self.stragglers.without_resting(members, Instant::now()),
         };
         let held = self.held(&members, of_use).await?;
         let partitions = match self.spreading {
@@ -134,11 +136,13 @@ impl Spread {
         };
         let slots: Placed = assignment.iter().map(|(range, owner)| (*range, *owner, next_of(*range, *owner))).collect();
         self.assign(&members, &slots, kept).await?;
-        self.release_from_others(&members).await;
+        self.release_from_others(&members);
         let begun = slots.iter().filter(|(.., next)| next.is_none()).count();
         let (query, term) = (&self.reign.query, self.reign.term);
         tracing::info!(query, term, slots = slots.len(), begun, executors = members.len(), "slots assigned");
         self.slots = self.owned(&members, slots, kept.first);
+        self.mappers = if self.streams.is_empty() { Vec::new() } else { members.clone() };
+        self.streams.iter().for_each(|readers| readers.prefer(&members));
         self.seen = members;
         Ok(())
     }
@@ -215,6 +219,7 @@ impl Spread {
                 from,
             };
             match own().next() {
+                _ if !self.streams.is_empty() => self.ask(member, &Request::Assign(Box::new(assign))).await,
                 Some(_) => self.ask(member, &Request::Assign(Box::new(assign))).await,
                 // It may have held slots.
                 None => self.ask(member, &Request::Release(self.reign.clone())).await,
@@ -223,12 +228,16 @@ impl Spread {
         try_join_all(asked).await.map(drop)
     }
 
-    /// Has executors that want to leave forget what others have taken over.
-    async fn release_from_others(&self, members: &[Member]) {
-        let request = Request::Release(self.reign.clone());
-        let left = self.slots.iter().map(|slot| &slot.owner).filter(|owner| !members.contains(owner));
-        // One that is gone has forgotten already.
-        let _ = join_all(left.map(|owner| self.ask(owner, &request))).await;
+    /// Has executors that want to leave, or are slow, forget what others have taken over; nobody waits for them.
+    fn release_from_others(&self, members: &[Member]) {
+        let left: BTreeSet<Member> = self.slots.iter().map(|slot| slot.owner.clone()).collect();
+        for owner in left.into_iter().filter(|owner| !members.contains(owner)) {
+            let (executors, request) = (Arc::clone(&self.seat.executors), Request::Release(self.reign.clone()));
+            tokio::spawn(async move {
+                // One that is gone has forgotten already.
+                let _ = ask(executors.as_ref(), &owner, &request).await;
+            });
+        }
     }
 
     /// Why its slots should lie elsewhere, if they should: an executor has come, or wants to leave.
@@ -239,8 +248,14 @@ impl Spread {
         if let Some(slot) = leaving.filter(|_| !live.is_empty()) {
             return Some(format!("{} leaves", slot.owner));
         }
-        let idle = live.iter().find(|member| !owns(member));
-        idle.filter(|_| matches!(self.spreading, Spreading::ByKey(_))).map(|idle| format!("{idle} has come"))
+        let able = self.stragglers.without_resting(live.clone(), Instant::now());
+        if let Some(slow) = live.iter().find(|member| owns(member) && !able.contains(member)) {
+            return Some(format!("{slow} is slow"));
+        }
+        let is_by_key = matches!(self.spreading, Spreading::ByKey(_));
+        let maps = |member: &Member| self.streams.is_empty() || self.mappers.contains(member);
+        let idle = able.iter().find(|member| (is_by_key && !owns(member)) || !maps(member));
+        idle.map(|idle| format!("{idle} has come"))
     }
 
     /// Completes once its slots should lie elsewhere, and it was not known before.

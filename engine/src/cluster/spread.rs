@@ -10,16 +10,22 @@ use datafusion::arrow::record_batch::RecordBatch;
 
 use super::delivery::split;
 use super::error::SentError;
-use super::frame::{Frame, from_json, to_json};
+use super::frame::{Frame, to_json};
 use super::lineage::{Kept, Sent, SentEpochs};
-use super::message::{ApplySpec, EMITTED, EmittedHead, FAILED, RECEIPT, Receipt, Reign, Reply, Request};
+use super::mapping::{AwayRows, parts_of};
+use super::message::{
+    ApplySpec, DRIVER, EMITTED, EmittedHead, FAILED, MAPPED, MappedHead, RECEIPT, REPLY, Receipt, Reign, Reply,
+    Request, Route,
+};
 use super::placement::{MOST_ATTEMPTS, PAUSE};
+use super::readers::Readers;
 use super::slots::KeyRange;
-use super::{Executors, Member, Task};
+use super::stragglers::Stragglers;
+use super::{Answer, Executors, Member, Task};
 use crate::batch::Epoch;
 use crate::durable::{Durability, StatePlace};
 use crate::error::{Error, Result};
-use crate::executor::{Emitted, LateRows, Spreading, Stage, StageCounts, StageDelta, Unit};
+use crate::executor::{DeltaCounts, Emitted, LateRows, Spreading, Stage, StageCounts, StageDelta, Unit};
 use crate::query::InputProgress;
 use crate::time::{EventTime, Watermark};
 
@@ -52,7 +58,12 @@ pub(crate) struct Spread {
     /// The term in which the epochs that are sent were decided.
     pub(super) decided: u64,
     /// What was mapped and is still to be sent.
-    mapped: Option<StageDelta>,
+    mapped: Option<(StageDelta, AwayRows)>,
+    /// The executors that can map rows of it.
+    pub(super) mappers: Vec<Member>,
+    /// The streams of which there may be rows for them to map.
+    pub(super) streams: Vec<Arc<Readers>>,
+    pub(super) stragglers: Stragglers,
     /// What was sent since the last checkpoint.
     pub(super) sent: SentEpochs,
     /// The last checkpoint, if the query is kept.
@@ -62,6 +73,14 @@ pub(crate) struct Spread {
     /// Whether the next image has every entry, because not all of the last one was written.
     pub(super) wants_everything: bool,
     early_due: Option<Instant>,
+}
+
+/// What came of an exchange.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    results: Vec<Emitted>,
+    /// What executors say of rows that they have mapped, each once.
+    mapped: Vec<MappedHead>,
 }
 
 /// A slot and what its owner said of it last.
@@ -92,6 +111,9 @@ impl Spread {
             begun_at: (Epoch(0), Epoch(0)),
             decided: 1,
             mapped: None,
+            mappers: Vec::new(),
+            streams: Vec::new(),
+            stragglers: Stragglers::default(),
             sent: SentEpochs::default(),
             kept: None,
             evaluated: None,
@@ -108,11 +130,12 @@ impl Spread {
         &mut self.plan
     }
 
-    /// Maps the rows of a micro-batch; gives those that were too late.
-    pub(crate) async fn update(&mut self, units: &[Vec<Unit>]) -> Result<Vec<LateRows>> {
+    /// Maps the rows of a micro-batch that are here; gives those that were too late. The others are mapped where they
+    /// are.
+    pub(crate) async fn update(&mut self, units: &[Vec<Unit>], away: &AwayRows) -> Result<Vec<LateRows>> {
         let (delta, late) = self.plan.map(units).await?;
-        self.plan.count(&delta);
-        self.mapped = Some(delta);
+        self.plan.count(&DeltaCounts::from(&delta));
+        self.mapped = Some((delta, away.clone()));
         Ok(late)
     }
 
@@ -139,21 +162,25 @@ impl Spread {
 
     /// Sends the epochs from the next one up to `last` what was mapped, and again what executors have lost.
     async fn exchange(&mut self, watermark: Watermark, last: Epoch, gives: bool) -> Result<Vec<Emitted>> {
-        let delta = self.mapped.take().unwrap_or_default();
-        let epochs = Sent { first: self.next, last, decided: self.decided, watermark, delta };
+        let (delta, away) = self.mapped.take().unwrap_or_default();
+        let away = parts_of(away, last, &self.mappers);
+        let epochs = Sent { first: self.next, last, decided: self.decided, watermark, delta, away };
         if self.kept.is_some() {
             self.sent.note(epochs.clone());
         }
         let mut attempts = 0;
         loop {
-            match self.send(&epochs, gives).await {
+            match self.send(&epochs, gives, true).await {
                 Err(error) if error.is_lost() && attempts < MOST_ATTEMPTS => {
                     tokio::time::sleep(PAUSE * attempts).await;
                     attempts += 1;
+                    self.doubt_streams();
                     self.replace_lost(error, epochs.first, last.next()).await?;
                 }
                 ended => {
-                    let results = ended?;
+                    let Given { results, mapped } = ended?;
+                    mapped.iter().filter_map(|head| head.counts.as_ref()).for_each(|rows| self.plan.count(rows));
+                    epochs.rows().for_each(|rows| rows.lease.release());
                     self.next = last.next();
                     return Ok(results);
                 }
@@ -161,25 +188,35 @@ impl Spread {
         }
     }
 
-    /// Sends epochs to the slots that have not taken them in, or to all if they are to give their results.
-    pub(super) async fn send(&mut self, epochs: &Sent, gives: bool) -> Result<Vec<Emitted>> {
-        let Sent { first, last, decided, watermark, delta } = epochs;
+    /// Sends epochs to the slots that have not taken them in, or to all if they are to give their results; has rows that
+    /// are elsewhere counted if nobody has.
+    pub(super) async fn send(&mut self, epochs: &Sent, gives: bool, counts: bool) -> Result<Given> {
+        let Sent { first, last, decided, watermark, delta, away } = epochs;
         let mut owners: BTreeMap<&Member, Vec<usize>> = BTreeMap::new();
         for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| gives || slot.next <= *last) {
             owners.entry(&slot.owner).or_default().push(number);
         }
         if owners.is_empty() {
-            return Ok(Vec::new());
+            match self.mappers.first().filter(|_| counts && !away.is_empty()) {
+                Some(mapper) => owners.entry(mapper).or_default(),
+                None => return Ok(Given::default()),
+            };
         }
+        let mut routes = Vec::new();
+        for (task, slots) in owners.values().enumerate() {
+            let wanted = |slot: &usize| self.slots.get(*slot).is_some_and(|slot| slot.next <= *last);
+            let slots = slots.iter().copied().enumerate().filter(|(_, slot)| wanted(slot));
+            routes.extend(slots.map(|(place, slot)| Route { slot, task, place }));
+        }
+        let sending = self.senders(away, &routes, owners.len()).await?;
         let ranges: Vec<KeyRange> = self.slots.iter().map(|slot| slot.range).collect();
         let mut deltas = split(delta.clone(), &self.plan, &ranges)?;
-        let (mut tasks, mut numbers) = (Vec::new(), Vec::new());
-        for (member, slots) in owners {
+        let (mut tasks, mut numbers, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        for (task, (member, slots)) in owners.into_iter().enumerate() {
             let mut frames = Vec::new();
-            for (place, number) in slots.iter().enumerate() {
-                let is_wanted = self.slots.get(*number).is_some_and(|slot| slot.next <= *last);
-                if let (true, Some(deltas)) = (is_wanted, deltas.get_mut(*number)) {
-                    frames.extend(deltas.framed(place).into_iter().collect::<Result<Vec<Frame>>>()?);
+            for Route { slot, place, .. } in routes.iter().filter(|route| route.task == task) {
+                if let Some(deltas) = deltas.get_mut(*slot) {
+                    frames.extend(deltas.framed(DRIVER, *place)?);
                 }
             }
             let spec = ApplySpec {
@@ -191,27 +228,50 @@ impl Spread {
                 gives,
                 slots: slots.iter().filter_map(|slot| ranges.get(*slot).copied()).collect(),
                 frames: frames.len(),
+                senders: sending.senders.len(),
             };
             tasks.push(Task { member: member.clone(), spec: to_json(&spec)?.into(), frames });
             numbers.push(slots);
+            members.push(member.clone());
         }
-        let answers = self.seat.executors.exchange(tasks).await?;
-        self.take_in(&numbers, answers)
+        let senders: Vec<Member> = sending.senders.iter().map(|sender| sender.member.clone()).collect();
+        let answers = self.seat.executors.exchange(tasks, sending).await?;
+        let mut took: Vec<Duration> = answers.iter().map(|answer| answer.took).collect();
+        let given = self.take_in(&numbers, answers)?;
+        if !senders.is_empty() {
+            // All of them have waited for the slowest sender.
+            took = members.iter().map(|member| self.own_time(member, &senders, &given.mapped)).collect();
+        }
+        if gives && matches!(self.spreading, Spreading::ByKey(_)) {
+            let took: Vec<(&Member, Duration)> = members.iter().zip(took).collect();
+            self.stragglers.note(&took, Instant::now());
+        }
+        Ok(given)
+    }
+
+    /// How long an executor itself was at work in the last exchange.
+    fn own_time(&self, member: &Member, senders: &[Member], mapped: &[MappedHead]) -> Duration {
+        let own = self.slots.iter().filter(|slot| slot.owner == *member);
+        let applying = own.filter_map(|slot| slot.receipt.as_ref().map(|receipt| receipt.took)).max();
+        let is_own = |head: &&MappedHead| senders.get(head.sender.wrapping_sub(1)) == Some(member);
+        let mapping = mapped.iter().find(is_own).map(|head| head.took);
+        applying.unwrap_or_default() + mapping.unwrap_or_default()
     }
 
     /// Takes receipts in, and gives the results in order.
-    fn take_in(&mut self, numbers: &[Vec<usize>], answers: Vec<Vec<Frame>>) -> Result<Vec<Emitted>> {
+    fn take_in(&mut self, numbers: &[Vec<usize>], answers: Vec<Answer>) -> Result<Given> {
+        let mut mapped = Vec::new();
         let mut results: BTreeMap<(usize, usize), (Option<EventTime>, Vec<RecordBatch>)> = BTreeMap::new();
         if answers.len() != numbers.len() {
             return Err(Error::lost("an exchange has fewer answers than tasks"));
         }
-        for (slots, frames) in numbers.iter().zip(answers) {
-            let (mut counted, mut missing) = (vec![0; slots.len()], slots.len());
+        for (slots, Answer { frames, .. }) in numbers.iter().zip(answers) {
+            let (mut given, mut missing) = (vec![0; slots.len()], slots.len());
             for frame in frames {
                 match frame.kind {
                     EMITTED => {
                         let (head, rows): (EmittedHead, _) = frame.read()?;
-                        if let Some(count) = counted.get_mut(head.slot) {
+                        if let Some(count) = given.get_mut(head.slot) {
                             *count += 1;
                         }
                         let slot = slots.get(head.slot).copied().unwrap_or_default();
@@ -221,13 +281,14 @@ impl Spread {
                     RECEIPT => {
                         let (receipt, _): (Receipt, _) = frame.read()?;
                         let number = receipt.slot;
-                        let is_whole = counted.get(number) == Some(&receipt.results);
+                        let is_whole = given.get(number) == Some(&receipt.results);
                         let slot = slots.get(number).and_then(|slot| self.slots.get_mut(*slot)).filter(|_| is_whole);
                         let slot = slot.ok_or_else(|| Error::lost("results of a slot are missing"))?;
                         slot.next = receipt.next;
                         slot.receipt = Some(receipt);
                         missing -= 1;
                     }
+                    MAPPED => mapped.extend(Some(frame.read::<MappedHead>()?.0).filter(|head| head.counts.is_some())),
                     FAILED => return Err(frame.read::<SentError>()?.0.into()),
                     kind => return Err(Error::internal(format!("an executor gave a frame of kind {kind}"))),
                 }
@@ -238,7 +299,7 @@ impl Spread {
         }
         let early = self.slots.iter().filter_map(|slot| slot.receipt.as_ref()?.early_in_ms).min();
         self.early_due = early.map(|early| Instant::now() + Duration::from_millis(early));
-        Ok(in_order(results))
+        Ok(Given { results: in_order(results), mapped })
     }
 
     /// The least instant up to which all have been evaluated.
@@ -250,6 +311,11 @@ impl Spread {
 
     pub(crate) const fn early_due(&self) -> Option<Instant> {
         self.early_due
+    }
+
+    /// Has executors open the streams again that they may have closed.
+    pub(super) fn doubt_streams(&self) {
+        self.streams.iter().for_each(|readers| readers.doubt());
     }
 
     fn receipts(&self) -> impl Iterator<Item = &Receipt> {
@@ -293,9 +359,19 @@ impl Spread {
 /// # Errors
 /// What it has failed of, and [`Error::Lost`] if it is gone.
 pub(super) async fn ask(executors: &dyn Executors, member: &Member, request: &Request) -> Result<Reply> {
-    match from_json(&executors.call(member, to_json(request)?.into()).await?)? {
-        Reply::Failed(error) => Err(error.into()),
-        reply => Ok(reply),
+    Ok(ask_rows(executors, member, request).await?.0)
+}
+
+/// The same, with the rows that come with the answer.
+pub(super) async fn ask_rows(
+    executors: &dyn Executors,
+    member: &Member,
+    request: &Request,
+) -> Result<(Reply, Option<RecordBatch>)> {
+    let body = executors.call(member, to_json(request)?.into()).await?;
+    match (Frame { kind: REPLY, body }).read()? {
+        (Reply::Failed(error), _) => Err(error.into()),
+        answer => Ok(answer),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The stage of a query as its driver sees it: in this process, or spread over executors.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
 
+use super::mapping::AwayRows;
 use super::spread::{Seat, Spread};
 use crate::batch::Epoch;
 use crate::error::Result;
@@ -106,11 +108,17 @@ impl Stages {
         }
     }
 
-    /// Takes in the rows of a micro-batch; gives those that were too late.
-    pub(crate) async fn update(&mut self, units: &[Vec<Unit>], watermark: Watermark) -> Result<Vec<LateRows>> {
+    /// Takes in the rows of a micro-batch, those that executors hold included; gives those that were too late.
+    pub(crate) async fn update(
+        &mut self,
+        units: &[Vec<Unit>],
+        away: &AwayRows,
+        watermark: Watermark,
+    ) -> Result<Vec<LateRows>> {
         match self {
-            Self::Here(stage) => stage.update(units, watermark).await,
-            Self::Spread(spread) => spread.update(units).await,
+            Self::Here(stage) if away.is_empty() => stage.update(units, watermark).await,
+            Self::Here(stage) => stage.update(&with_brought(units, away).await?, watermark).await,
+            Self::Spread(spread) => spread.update(units, away).await,
         }
     }
 
@@ -129,4 +137,15 @@ impl Stages {
             Self::Spread(spread) => spread.pass(watermark, through).await,
         }
     }
+}
+
+/// The units of each stream with those of rows that executors hold, which are decoded here once more.
+async fn with_brought(units: &[Vec<Unit>], away: &AwayRows) -> Result<Vec<Vec<Unit>>> {
+    let mut units = units.to_vec();
+    for (stream, rows) in away {
+        if let (Some(units), Some(block)) = (units.get_mut(*stream), rows.bring().await?) {
+            units.push(vec![Arc::new(block)]);
+        }
+    }
+    Ok(units)
 }

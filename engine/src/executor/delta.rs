@@ -8,6 +8,7 @@ use std::sync::Arc;
 use datafusion::arrow::record_batch::RecordBatch;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::PaneTag;
 use crate::error::{Error, Result};
@@ -37,6 +38,20 @@ pub(crate) struct LeafDelta {
     /// Where its rows went.
     pub(crate) counts: RowCounts,
     pub(crate) added: Added,
+}
+
+/// Where the rows of a micro-batch went, by leaf and view.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct DeltaCounts {
+    pub(crate) leaves: Vec<RowCounts>,
+    pub(crate) views: Vec<Self>,
+}
+
+impl From<&StageDelta> for DeltaCounts {
+    fn from(delta: &StageDelta) -> Self {
+        let leaves = delta.leaves.iter().map(|leaf| leaf.counts).collect();
+        Self { leaves, views: delta.views.iter().map(Self::from).collect() }
+    }
 }
 
 /// State of a micro-batch.

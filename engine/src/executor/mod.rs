@@ -24,7 +24,7 @@ mod update;
 mod view;
 
 pub use analysis::StageAnalysis;
-pub(crate) use delta::{Added, LeafDelta, StageDelta};
+pub(crate) use delta::{Added, DeltaCounts, LeafDelta, StageDelta};
 pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
 pub(crate) use stage::{Emitted, LateRows, Spreading, Stage, StageOptions};

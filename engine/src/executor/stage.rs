@@ -19,7 +19,7 @@ use crate::checkpoint::{PaneTag, StageRecord};
 use crate::durable::{FullDisk, ROOM_PAUSE};
 use crate::error::Result;
 use crate::executor::analysis::StageAnalysis;
-use crate::executor::delta::StageDelta;
+use crate::executor::delta::DeltaCounts;
 use crate::executor::held::{State, blocking};
 use crate::executor::instants::check_emission;
 use crate::executor::output::Output;
@@ -252,9 +252,9 @@ impl Stage {
     }
 
     /// Counts the rows of a delta, which another one absorbs.
-    pub(crate) fn count(&mut self, delta: &StageDelta) {
-        self.counts.iter_mut().zip(&delta.leaves).for_each(|(counts, leaf)| counts.add(&leaf.counts));
-        self.views.iter_mut().zip(&delta.views).for_each(|(view, delta)| view.stage.count(delta));
+    pub(crate) fn count(&mut self, rows: &DeltaCounts) {
+        self.counts.iter_mut().zip(&rows.leaves).for_each(|(counts, more)| counts.add(more));
+        self.views.iter_mut().zip(&rows.views).for_each(|(view, rows)| view.stage.count(rows));
     }
 
     /// Where the rows of each leaf went, for each view's stage and then its own.

@@ -134,6 +134,7 @@ fn slice(block: &Block, start: usize, rows: usize) -> Rows {
         times: block.times.slice(start, rows),
         partition: block.partition,
         first: Offset(block.offsets.start.0 + start as u64),
+        numbers: block.numbers.as_ref().map(|numbers| numbers.slice(start, rows)),
     }
 }
 
@@ -175,7 +176,9 @@ fn with_slots(block: &Block, assignment: &Assignment) -> Result<(Rows, UInt32Arr
     let slots: Vec<u32> = all().filter(|slot| *slot != DROPPED).collect();
     // Offsets of what is left still ascend, which is all that their order is used for.
     let times = filter(&rows.times, &mask)?.as_primitive().clone();
-    Ok((Rows { batch: filter_record_batch(&rows.batch, &mask)?, times, ..rows }, slots.into()))
+    let numbers = rows.numbers.as_ref().map(|numbers| filter(numbers, &mask)).transpose()?;
+    let numbers = numbers.map(|numbers| numbers.as_primitive().clone());
+    Ok((Rows { batch: filter_record_batch(&rows.batch, &mask)?, times, numbers, ..rows }, slots.into()))
 }
 
 /// The rows of a unit after the head, for queries without windows.

@@ -33,5 +33,6 @@ pub(super) fn view_block(emission: Emitted, schema: &SchemaRef, first: u64, by_r
         earliest: time,
         latest: time,
         behind: Vec::new(),
+        numbers: None,
     }))
 }

@@ -3,16 +3,17 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use datafusion::arrow::array::{Array, AsArray, Int64Array, PrimitiveArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{Array, AsArray, BooleanArray, Int64Array, PrimitiveArray, UInt64Array};
+use datafusion::arrow::compute::{cast, filter, filter_record_batch, is_not_null, max, min};
 use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
+use crate::ingest::away::Away;
 use crate::ingest::event::LoggedEvent;
 use crate::ingest::progress::{Behind, Progress};
-use crate::source::{BadRow, Offset, PartitionId};
+use crate::source::{BadRow, Decoded, Offset, PartitionId};
 use crate::time::{EventTime, Watermark};
 
 /// An offset range of one partition, decoded once and shared by all queries on the stream.
@@ -32,6 +33,32 @@ pub struct Block {
     pub latest: EventTime,
     /// The rows that were behind their partition's watermark as they arrived, in order.
     pub behind: Vec<Behind>,
+    /// The offset of each row, where they do not follow each other from the first: it is a part of what was read.
+    pub numbers: Option<UInt64Array>,
+}
+
+impl Block {
+    /// The block without some of its rows, none of which it knows to be behind; none if nothing is left.
+    ///
+    /// # Errors
+    /// Fails only if the block is not whole.
+    pub(crate) fn without(&self, rows: &[u32]) -> Result<Option<Self>> {
+        let mut leaving = rows.iter().peekable();
+        let kept = (0..self.rows.num_rows()).map(|row| leaving.next_if(|left| **left as usize == row).is_none());
+        let kept: BooleanArray = kept.map(Some).collect();
+        let numbers: UInt64Array = (self.offsets.start.0..).take(self.rows.num_rows()).collect();
+        let times: Int64Array = filter(&self.times, &kept)?.as_primitive().clone();
+        let (Some(earliest), Some(latest)) = (min(&times), max(&times)) else { return Ok(None) };
+        Ok(Some(Self {
+            rows: filter_record_batch(&self.rows, &kept)?,
+            times,
+            earliest: EventTime(earliest),
+            latest: EventTime(latest),
+            numbers: Some(filter(&numbers, &kept)?.as_primitive().clone()),
+            behind: Vec::new(),
+            ..self.clone()
+        }))
+    }
 }
 
 /// An entry of a stream's log.
@@ -43,6 +70,8 @@ pub(crate) struct Record {
     pub(crate) event: LoggedEvent,
     /// The rows, unless only time has passed.
     pub(crate) block: Option<std::sync::Arc<Block>>,
+    /// Rows besides that an executor holds.
+    pub(crate) away: Option<std::sync::Arc<Away>>,
     /// How many rows could not be used.
     pub(crate) bad: u64,
     /// The watermarks after this record.
@@ -59,13 +88,39 @@ impl Record {
 
     /// The rows it has.
     pub(crate) fn row_count(&self) -> usize {
-        self.block.as_ref().map_or(0, |block| block.rows.num_rows())
+        let here = self.block.as_ref().map_or(0, |block| block.rows.num_rows());
+        here + self.away.as_ref().map_or(0, |away| away.rows)
     }
 
-    /// The memory its rows take.
+    /// The memory its rows take, here and elsewhere.
     pub(crate) fn bytes(&self) -> usize {
-        self.block.as_ref().map_or(0, |block| block.rows.get_array_memory_size())
+        let here = self.block.as_ref().map_or(0, |block| block.rows.get_array_memory_size());
+        here + self.away.as_ref().map_or(0, |away| away.bytes)
     }
+}
+
+/// The usable rows of a split with their event times in nanoseconds, and the others.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    pub(crate) rows: RecordBatch,
+    pub(crate) times: Int64Array,
+    pub(crate) bad: Vec<BadRow>,
+}
+
+/// The rows of a split that begins at `first` whose event time, in `column`, can be told; the others are bad rows.
+///
+/// # Errors
+/// Fails if the column is no timestamp.
+pub(crate) fn timed(decoded: Decoded, first: Offset, column: usize) -> Result<Timed> {
+    let Decoded { batch: rows, mut bad } = decoded;
+    let times = event_times(&rows, column)?;
+    if times.null_count() == 0 {
+        return Ok(Timed { rows, times, bad });
+    }
+    bad.extend(rows_without_time(&rows, &times, column, first)?);
+    let rows = filter_record_batch(&rows, &is_not_null(&times)?)?;
+    let times = event_times(&rows, column)?;
+    Ok(Timed { rows, times, bad })
 }
 
 /// The event times of a column, in nanoseconds; null where the column is, and outside the years 1677 to 2262, which
@@ -85,12 +140,7 @@ pub(crate) fn event_times(rows: &RecordBatch, column: usize) -> Result<Int64Arra
 }
 
 /// The rows whose time is null, as bad rows.
-pub(crate) fn rows_without_time(
-    rows: &RecordBatch,
-    times: &Int64Array,
-    column: usize,
-    first: Offset,
-) -> Result<Vec<BadRow>> {
+fn rows_without_time(rows: &RecordBatch, times: &Int64Array, column: usize, first: Offset) -> Result<Vec<BadRow>> {
     let options = FormatOptions::default();
     let formatters =
         rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>()?;

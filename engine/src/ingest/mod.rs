@@ -3,6 +3,7 @@
 //! Reading and logging are sequential per partition; the splits between them are decoded on as many threads as there
 //! are cores. Rows that cannot be used are counted and treated as the stream's `bad_data` says.
 
+mod away;
 mod block;
 mod event;
 mod log;
@@ -17,23 +18,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use datafusion::arrow::array::{Array, Int64Array};
-use datafusion::arrow::compute::{filter_record_batch, is_not_null};
+use datafusion::arrow::array::Int64Array;
 use datafusion::arrow::record_batch::RecordBatch;
 use futures::FutureExt;
 
+pub(crate) use away::{Absent, Away, Found, Lease, Piece, Scanned, Stretch};
 pub use block::Block;
-pub(crate) use block::Record;
+pub(crate) use block::{Record, Timed};
 pub(crate) use event::{LogPlace, LoggedEvent, Tally};
 pub use log::LOG_LIMIT_BYTES;
 pub(crate) use log::{LogReader, StreamLog};
 use partitions::Partitions;
+pub(crate) use progress::Lateness;
 pub use progress::{Behind, Observed, PartitionState, Progress};
 use rate::RateLimit;
-pub(crate) use reading::Event;
+use reading::ReadingRules;
+pub(crate) use reading::{Event, Taken};
 use status::Reached;
 pub use status::{PartitionStatus, StreamStatus};
 
+use crate::cluster::{Readers, Seat};
 use crate::durable::{Frame, SharedWal};
 use crate::error::{Error, Result};
 use crate::plan::{BadData, StreamDefinition};
@@ -84,6 +88,8 @@ pub struct Ingest {
     log: Arc<StreamLog>,
     metrics: Arc<IngestMetrics>,
     side: SideTables,
+    /// The executors that read it, if some do.
+    readers: Option<Arc<Readers>>,
     /// Where to begin; taken by [`Ingest::run`].
     resume: Mutex<Option<Resume>>,
     reached: Mutex<Reached>,
@@ -164,6 +170,7 @@ impl Ingest {
             log,
             metrics: Arc::default(),
             side,
+            readers: None,
             resume: Mutex::default(),
             reached: Mutex::default(),
         }
@@ -176,6 +183,22 @@ impl Ingest {
         self.metrics = Arc::new(IngestMetrics::begin_at(resume.place.tally));
         self.resume = Mutex::new(Some(resume));
         self
+    }
+
+    /// The same stream, read and decoded by the executors of `seat`; here still where the source cannot say what a split
+    /// is, or rows have the time at which they arrive here.
+    #[must_use]
+    pub fn read_at(mut self, seat: &Seat) -> Self {
+        let can_be = self.definition.event_time.is_some() && self.definition.refresh.is_none();
+        if can_be && self.source.is_replayable() {
+            self.readers = Some(Arc::new(Readers::new(seat, Arc::clone(&self.definition), Arc::clone(&self.source))));
+        }
+        self
+    }
+
+    /// The executors that read it, if some do.
+    pub(crate) const fn readers(&self) -> Option<&Arc<Readers>> {
+        self.readers.as_ref()
     }
 
     /// The stream.
@@ -239,8 +262,9 @@ impl Ingest {
         tracing::info!(stream = %self.definition.name, partitions = readers.len(), seq = place.seq, "opened");
         let mut recorder = Recorder::new(&place, &self.definition, readers.len())?;
         let idle_timeout = self.definition.event_time.and_then(|rule| rule.idle_timeout);
+        let rules = ReadingRules::new(idle_timeout, self.readers.clone());
         let limits = if wal.is_some() { &[] } else { replay.as_slice() };
-        let mut partitions = Partitions::spawn(&self.definition.name, readers, limits, idle_timeout);
+        let mut partitions = Partitions::spawn(&self.definition.name, readers, limits, &rules);
         if let Some(wal) = &wal {
             self.follow_wal(wal, &mut recorder).await?;
             partitions.move_to(&recorder.offsets);
@@ -281,14 +305,14 @@ impl Ingest {
                 LoggedEvent::Rows { partition, start, end, arrival } => {
                     let batch = rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.definition.schema)));
                     let decoded = Decoded { batch, bad: Vec::new() };
-                    Event::Rows { partition, offsets: start..end, decoded, arrival }
+                    Event::Rows { partition, offsets: start..end, taken: Taken::Here(decoded), arrival }
                 }
                 LoggedEvent::Idle(partition) => Event::Idle(partition),
                 LoggedEvent::End(partition) => Event::End(partition),
                 LoggedEvent::Tick(time) => Event::Tick(time),
                 LoggedEvent::Closed => Event::Closed,
             };
-            let mut record = self.record_of(event, recorder)?;
+            let mut record = self.record_of(event, recorder).await?;
             // They are not in the log, and they count all the same.
             record.bad += bad;
             self.metrics.bad_rows.fetch_add(bad, Ordering::Relaxed);
@@ -318,7 +342,7 @@ impl Ingest {
         let mut records = Vec::with_capacity(events.len());
         let mut failure = None;
         for event in events {
-            match self.record_of(event, recorder) {
+            match self.record_of(event, recorder).await {
                 Ok(record) => records.push(record),
                 Err(error) => {
                     failure = Some(error);
@@ -342,7 +366,7 @@ impl Ingest {
         recorder: &mut Recorder,
         tamper: Option<&(dyn Fn(&mut Block) + Sync)>,
     ) -> Result<()> {
-        let mut record = self.record_of(event, recorder)?;
+        let mut record = self.record_of(event, recorder).await?;
         if let (Some(tamper), Some(block)) = (tamper, &mut record.block) {
             tamper(Arc::make_mut(block));
         }
@@ -350,18 +374,22 @@ impl Ingest {
         Ok(())
     }
 
-    fn record_of(&self, event: Event, recorder: &mut Recorder) -> Result<Record> {
+    async fn record_of(&self, event: Event, recorder: &mut Recorder) -> Result<Record> {
         let bad_before = self.metrics.bad_rows();
-        let mut block = None;
+        let (mut block, mut away) = (None, None);
         if let Event::Rows { partition, offsets, .. } = &event {
             recorder.check_follows(*partition, offsets.start)?;
         }
         let progress = &mut recorder.progress;
         let event = match event {
-            Event::Rows { partition, offsets, decoded, arrival } => {
-                self.set_aside(partition, &decoded.bad)?;
+            Event::Rows { partition, offsets, taken, arrival } => {
                 let arrival = self.arrival_time(arrival, progress);
-                block = self.block(partition, offsets.clone(), decoded, arrival, progress)?;
+                match taken {
+                    Taken::Here(decoded) => {
+                        block = self.block(partition, offsets.clone(), decoded, arrival, progress)?;
+                    }
+                    Taken::Away(absent) => (block, away) = self.place(*absent, progress).await?,
+                }
                 recorder.reach(partition, offsets.end);
                 LoggedEvent::Rows { partition, start: offsets.start, end: offsets.end, arrival }
             }
@@ -383,9 +411,11 @@ impl Ingest {
         let seq = recorder.seq;
         recorder.seq += 1;
         let progress = recorder.progress.clone();
-        self.reached().note(&progress, block.as_ref().map(|block| block.partition));
+        let here = block.as_ref().map(|block| block.partition);
+        self.reached().note(&progress, here.or(away.as_ref().map(|away: &Away| away.lease.stretch.partition)));
         let bad = self.metrics.bad_rows() - bad_before;
-        Ok(Record { seq, event, block: block.map(Arc::new), bad, progress, logged_at: Instant::now() })
+        let (block, away) = (block.map(Arc::new), away.map(Arc::new));
+        Ok(Record { seq, event, block, away, bad, progress, logged_at: Instant::now() })
     }
 
     /// The event time that rows without one get: when they came, or when they came the first time.
@@ -402,39 +432,41 @@ impl Ingest {
         arrival: Option<EventTime>,
         progress: &mut Progress,
     ) -> Result<Option<Block>> {
-        let (rows, times) = match (&self.definition.event_time, arrival) {
-            (Some(rule), _) => self.with_event_times(partition, &offsets, decoded.batch, rule.column)?,
+        let Timed { rows, times, bad } = match (&self.definition.event_time, arrival) {
+            (Some(rule), _) => block::timed(decoded, offsets.start, rule.column)?,
             (None, arrival) => {
                 let arrival = arrival.ok_or_else(|| Error::internal("rows without event time have no arrival time"))?;
                 let times = Int64Array::from_value(arrival.0, decoded.batch.num_rows());
-                (decoded.batch, times)
+                Timed { rows: decoded.batch, times, bad: decoded.bad }
             }
         };
+        self.set_aside(partition, &bad)?;
         let Some(Observed { earliest, latest, behind }) = progress.observe(partition, times.values()) else {
             return Ok(None);
         };
-        self.metrics.rows.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        self.metrics.late_rows.fetch_add(behind.len() as u64, Ordering::Relaxed);
-        Ok(Some(Block { partition, offsets, rows, times, earliest, latest, behind }))
+        self.count(rows.num_rows(), behind.len());
+        Ok(Some(Block { partition, offsets, rows, times, earliest, latest, behind, numbers: None }))
     }
 
-    /// The rows whose event time can be told, and those times; the others are set aside.
-    fn with_event_times(
-        &self,
-        partition: PartitionId,
-        offsets: &std::ops::Range<Offset>,
-        rows: RecordBatch,
-        column: usize,
-    ) -> Result<(RecordBatch, Int64Array)> {
-        let times = block::event_times(&rows, column)?;
-        if times.null_count() == 0 {
-            return Ok((rows, times));
-        }
-        let usable = is_not_null(&times)?;
-        self.set_aside(partition, &block::rows_without_time(&rows, &times, column, offsets.start)?)?;
-        let rows = filter_record_batch(&rows, &usable)?;
-        let times = block::event_times(&rows, column)?;
-        Ok((rows, times))
+    /// The rows of an absent block that were behind, which are had here, and the others, which stay where they are.
+    async fn place(&self, absent: Absent, progress: &mut Progress) -> Result<(Option<Block>, Option<Away>)> {
+        let partition = absent.lease.stretch.partition;
+        self.set_aside(partition, &absent.found.bad)?;
+        let Some((earliest, latest)) = absent.found.times else { return Ok((None, None)) };
+        let Some(before) = progress.observe_bounds(partition, earliest, latest) else {
+            self.count(absent.found.rows, 0);
+            return Ok((None, Some(absent.without(Vec::new()))));
+        };
+        let scanned = absent.lease.readers.scan(&absent.lease, progress.lateness(), before).await?;
+        progress.move_to(partition, scanned.after);
+        self.count(absent.found.rows, scanned.behind.len());
+        let column = self.definition.event_time.as_ref().map_or(0, |rule| rule.column);
+        absent.part(scanned, column)
+    }
+
+    fn count(&self, rows: usize, behind: usize) {
+        self.metrics.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.metrics.late_rows.fetch_add(behind as u64, Ordering::Relaxed);
     }
 
     /// Counts bad rows and does with them what the stream says.

@@ -4,16 +4,14 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::task::Poll;
 
-use datafusion::arrow::compute::concat_batches;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::ingest::Progress;
 use crate::ingest::event::LoggedEvent;
-use crate::ingest::reading::{Event, read_partition};
-use crate::source::{Decoded, Offset, PartitionId, PartitionReader};
-use crate::time::Span;
+use crate::ingest::reading::{Event, ReadingRules, Taken, read_partition};
+use crate::source::{Offset, PartitionId, PartitionReader};
 
 /// Events between a partition and the log.
 const EVENT_QUEUE: usize = 4;
@@ -38,14 +36,14 @@ impl Partitions {
         stream: &str,
         readers: Vec<Box<dyn PartitionReader>>,
         replay: &[LoggedEvent],
-        idle_timeout: Option<Span>,
+        rules: &ReadingRules,
     ) -> Self {
         let mut tasks = JoinSet::new();
         let mut receivers = Vec::new();
         for (number, reader) in (0..).map(PartitionId).zip(readers) {
             let limits: VecDeque<Offset> = replay.iter().filter_map(|event| end_in(event, number)).collect();
             let (events, received) = mpsc::channel(EVENT_QUEUE);
-            tasks.spawn(read_partition(number, reader, limits, idle_timeout, events));
+            tasks.spawn(read_partition(number, reader, limits, rules.clone(), events));
             receivers.push(Some(received));
         }
         let silent = vec![false; receivers.len()];
@@ -59,8 +57,8 @@ impl Partitions {
     pub(super) async fn again(&mut self, logged: &LoggedEvent) -> Result<Event> {
         Ok(match logged {
             LoggedEvent::Rows { partition, start, end, arrival } => {
-                let decoded = self.rows_again(*partition, *start..*end).await?;
-                Event::Rows { partition: *partition, offsets: *start..*end, decoded, arrival: *arrival }
+                let taken = self.rows_again(*partition, *start..*end).await?;
+                Event::Rows { partition: *partition, offsets: *start..*end, taken, arrival: *arrival }
             }
             LoggedEvent::Idle(partition) => Event::Idle(*partition),
             LoggedEvent::End(partition) => {
@@ -75,9 +73,9 @@ impl Partitions {
         })
     }
 
-    async fn rows_again(&mut self, partition: PartitionId, offsets: Range<Offset>) -> Result<Decoded> {
+    async fn rows_again(&mut self, partition: PartitionId, offsets: Range<Offset>) -> Result<Taken> {
         let mut reached = offsets.start;
-        let mut parts: Vec<Decoded> = Vec::new();
+        let mut parts: Vec<Taken> = Vec::new();
         while reached < offsets.end || parts.is_empty() {
             let receiver = self.receivers.get_mut(index_of(partition)).and_then(Option::as_mut);
             let event = match receiver {
@@ -85,9 +83,9 @@ impl Partitions {
                 None => None,
             };
             match event {
-                Some(Event::Rows { offsets: got, decoded, .. }) if got.start == reached && got.end <= offsets.end => {
+                Some(Event::Rows { offsets: got, taken, .. }) if got.start == reached && got.end <= offsets.end => {
                     reached = got.end;
-                    parts.push(decoded);
+                    parts.push(taken);
                     self.set_silent(partition, false);
                 }
                 Some(Event::Idle(_)) => self.set_silent(partition, true),
@@ -95,7 +93,7 @@ impl Partitions {
                 other => return Err(self.changed(partition, &offsets, other.as_ref())),
             }
         }
-        whole(parts)
+        Taken::whole(parts).await
     }
 
     fn set_silent(&mut self, partition: PartitionId, is_silent: bool) {
@@ -135,10 +133,10 @@ impl Partitions {
 
     fn moved(&self, event: Event) -> Event {
         match event {
-            Event::Rows { partition, offsets, decoded, arrival } => {
+            Event::Rows { partition, offsets, taken, arrival } => {
                 let by = self.moved_by.get(index_of(partition)).map_or(0, |offset| offset.0);
                 let offsets = Offset(offsets.start.0 + by)..Offset(offsets.end.0 + by);
-                Event::Rows { partition, offsets, decoded, arrival }
+                Event::Rows { partition, offsets, taken, arrival }
             }
             other => other,
         }
@@ -206,16 +204,4 @@ fn end_in(event: &LoggedEvent, number: PartitionId) -> Option<Offset> {
         LoggedEvent::Rows { partition, end, .. } if *partition == number => Some(*end),
         _ => None,
     }
-}
-
-/// The parts of what was one split.
-fn whole(mut parts: Vec<Decoded>) -> Result<Decoded> {
-    if parts.len() == 1
-        && let Some(only) = parts.pop()
-    {
-        return Ok(only);
-    }
-    let schema = parts.first().map(|part| part.batch.schema()).ok_or_else(|| Error::internal("no part"))?;
-    let batch = concat_batches(&schema, parts.iter().map(|part| &part.batch))?;
-    Ok(Decoded { batch, bad: parts.into_iter().flat_map(|part| part.bad).collect() })
 }

@@ -8,7 +8,7 @@ use crate::source::PartitionId;
 use crate::time::{EventTime, Span, Watermark};
 
 /// A row whose event time lies below the watermark of its partition as it arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Behind {
     /// The row's index in its block.
     pub row: usize,
@@ -25,6 +25,47 @@ pub struct Observed {
     pub latest: EventTime,
     /// The rows that are behind, in order.
     pub behind: Vec<Behind>,
+}
+
+/// How rows move the watermark of their partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Lateness {
+    delay: Span,
+    max_future_skew: Option<Span>,
+}
+
+impl Lateness {
+    /// The watermark after rows, from what it was before them, and the rows below it.
+    pub(crate) fn scan(self, mut running: Watermark, times: &[i64]) -> (Watermark, Vec<Behind>) {
+        let mut behind = Vec::new();
+        for (row, time) in times.iter().enumerate() {
+            if *time < running.0 {
+                behind.push(Behind { row, watermark: running });
+            } else {
+                running = self.step(running, EventTime(*time));
+            }
+        }
+        (running, behind)
+    }
+
+    /// The watermark after rows of which the bounds are known, if these are enough: then none of them is behind.
+    fn in_order(self, before: Watermark, earliest: EventTime, latest: EventTime) -> Option<Watermark> {
+        let highest = Watermark(latest.minus(self.delay).0);
+        let is_first = before == Watermark::START;
+        let is_clamped = self.max_future_skew.is_some() && (is_first || self.step(before, latest) < highest);
+        let after = before.max(highest);
+        (earliest.0 >= after.0 && !is_clamped).then_some(after)
+    }
+
+    /// The watermark after a row: one row moves it by the skew bound at the most.
+    fn step(self, watermark: Watermark, time: EventTime) -> Watermark {
+        let reached = time.minus(self.delay).0;
+        let bound = match self.max_future_skew {
+            Some(skew) if watermark != Watermark::START => watermark.0.saturating_add(skew.0),
+            _ => i64::MAX,
+        };
+        watermark.max(Watermark(reached.min(bound)))
+    }
 }
 
 /// The watermarks of a stream and its partitions; as JSON, part of a place in its log.
@@ -102,37 +143,38 @@ impl Progress {
         let earliest = EventTime(times.iter().copied().min()?);
         let latest = EventTime(times.iter().copied().max()?);
         let before = self.rejoin(partition)?;
-        let highest = Watermark(latest.minus(self.delay).0);
-        let is_first = before == Watermark::START;
-        let is_clamped = self.max_future_skew.is_some() && (is_first || self.step(before, latest) < highest);
-        let in_order = earliest.0 >= before.max(highest).0;
-        let (after, behind) =
-            if in_order && !is_clamped { (before.max(highest), Vec::new()) } else { self.scan(before, times) };
-        self.update(partition, |state| state.watermark = after);
+        let in_order = self.lateness().in_order(before, earliest, latest);
+        let (after, behind) = in_order.map_or_else(|| self.lateness().scan(before, times), |after| (after, Vec::new()));
+        self.move_to(partition, after);
         Some(Observed { earliest, latest, behind })
     }
 
-    /// The running watermark over all rows, and the rows below it.
-    fn scan(&self, mut running: Watermark, times: &[i64]) -> (Watermark, Vec<Behind>) {
-        let mut behind = Vec::new();
-        for (row, time) in times.iter().enumerate() {
-            if *time < running.0 {
-                behind.push(Behind { row, watermark: running });
-            } else {
-                running = self.step(running, EventTime(*time));
+    /// Takes in rows of which only the bounds are known, if that is enough; else gives the watermark from which they
+    /// have to be scanned, for [`Progress::move_to`].
+    pub(crate) fn observe_bounds(
+        &mut self,
+        partition: PartitionId,
+        earliest: EventTime,
+        latest: EventTime,
+    ) -> Option<Watermark> {
+        let before = self.rejoin(partition)?;
+        match self.lateness().in_order(before, earliest, latest) {
+            Some(after) => {
+                self.move_to(partition, after);
+                None
             }
+            None => Some(before),
         }
-        (running, behind)
     }
 
-    /// The watermark after a row: one row moves it by the skew bound at the most.
-    fn step(&self, watermark: Watermark, time: EventTime) -> Watermark {
-        let reached = time.minus(self.delay).0;
-        let bound = match self.max_future_skew {
-            Some(skew) if watermark != Watermark::START => watermark.0.saturating_add(skew.0),
-            _ => i64::MAX,
-        };
-        watermark.max(Watermark(reached.min(bound)))
+    /// Moves the watermark of a partition to where its rows have brought it.
+    pub(crate) fn move_to(&mut self, partition: PartitionId, after: Watermark) {
+        self.update(partition, |state| state.watermark = after);
+    }
+
+    /// How rows move watermarks.
+    pub(crate) const fn lateness(&self) -> Lateness {
+        Lateness { delay: self.delay, max_future_skew: self.max_future_skew }
     }
 
     /// Says that a partition is silent: it no longer holds the stream back.

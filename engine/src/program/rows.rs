@@ -77,6 +77,8 @@ pub(crate) struct Rows {
     pub(crate) partition: PartitionId,
     /// Orders the first row among those of the partition; the others follow in steps of one.
     pub(crate) first: Offset,
+    /// What orders each row, where they do not.
+    pub(crate) numbers: Option<UInt64Array>,
 }
 
 /// The row-local head of one leaf.
@@ -304,7 +306,10 @@ fn leaf_column(column: LeafColumn, input: &Rows) -> Result<ArrayRef> {
         LeafColumn::Bound(bound) => bound.column(PLACEHOLDER, rows),
         LeafColumn::Partition => Arc::new(UInt32Array::from_value(input.partition.0, rows)),
         LeafColumn::Time => Arc::new(input.times.clone()),
-        LeafColumn::Offset => Arc::new((input.first.0..).take(rows).collect::<UInt64Array>()),
+        LeafColumn::Offset => Arc::new(match &input.numbers {
+            Some(numbers) => numbers.clone(),
+            None => (input.first.0..).take(rows).collect::<UInt64Array>(),
+        }),
         LeafColumn::Input(index) => match input.batch.columns().get(index) {
             Some(column) => Arc::clone(column),
             None => return Err(Error::internal(format!("the input has no column {index}"))),

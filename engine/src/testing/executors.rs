@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,11 +11,13 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::future::join_all;
 use tokio::sync::watch;
 
-use crate::cluster::{Executors, Frame, Host, Member, Programs, Seat, Task};
+use crate::cluster::{Answer, Executors, Host, Member, Programs, Seat, Sender, Sending, Task};
 use crate::durable::{Durability, StatePlace};
 use crate::error::{Error, Result};
-use crate::plan::Emission;
+use crate::plan::{Emission, StreamDefinition};
 use crate::query::{PlannedQuery, QueryOptions};
+use crate::source::Source;
+use crate::testing::NoSource;
 
 /// When an executor is lost in an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +56,20 @@ struct OneProgram {
     logical: LogicalPlan,
     emission: Emission,
     options: QueryOptions,
+    /// What its streams are read from, by their names.
+    sources: Mutex<BTreeMap<String, Arc<dyn Source>>>,
 }
 
 #[async_trait]
 impl Programs for OneProgram {
     async fn plan(&self, _: &str) -> Result<PlannedQuery> {
         PlannedQuery::plan_emitting(&self.logical, self.emission, self.options.clone()).await
+    }
+
+    fn open(&self, definition: &Arc<StreamDefinition>) -> Result<Arc<dyn Source>> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = sources.get(&definition.name).cloned();
+        Ok(source.unwrap_or_else(|| Arc::new(NoSource { is_replayable: true })))
     }
 }
 
@@ -67,7 +78,7 @@ impl LocalExecutors {
     pub fn new(count: usize, logical: &LogicalPlan, emission: Emission, options: &QueryOptions) -> Arc<Self> {
         let (logical, options) = (logical.clone(), QueryOptions { seat: None, ..options.clone() });
         let executors = Self {
-            programs: Arc::new(OneProgram { logical, emission, options }),
+            programs: Arc::new(OneProgram { logical, emission, options, sources: Mutex::default() }),
             hosts: Mutex::default(),
             away: Mutex::default(),
             changes: watch::channel(0).0,
@@ -75,6 +86,12 @@ impl LocalExecutors {
         };
         (0..count).for_each(|number| executors.start(&format!("executor-{number}")));
         Arc::new(executors)
+    }
+
+    /// Has them read a stream from `source` rather than from what scripts say.
+    pub fn read(&self, stream: &str, source: Arc<dyn Source>) {
+        let mut sources = self.programs.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.insert(stream.to_owned(), source);
     }
 
     /// Has `fate` decide who is lost.
@@ -152,11 +169,16 @@ impl Executors for LocalExecutors {
         let _ = changes.wait_for(|_| self.live() != known).await;
     }
 
-    async fn exchange(&self, tasks: Vec<Task>) -> Result<Vec<Vec<Frame>>> {
+    async fn exchange(&self, mut tasks: Vec<Task>, sending: Sending) -> Result<Vec<Answer>> {
         let lost = self.decide();
         let is_at = |moment: Moment| lost.as_ref().filter(|(_, at)| *at == moment).map(|(name, _)| name.clone());
         if let Some(name) = is_at(Moment::Before) {
             self.start(&name);
+        }
+        // In another order than they were asked in: what comes first must not matter.
+        for Sender { member, spec } in sending.senders.into_iter().rev() {
+            let sent = self.host(&member)?.send(&sending.routing, &spec).await?;
+            tasks.iter_mut().zip(sent).for_each(|(task, frames)| task.frames.extend(frames));
         }
         let doing = tasks.into_iter().map(async |task| {
             let host = self.host(&task.member)?;
@@ -164,7 +186,9 @@ impl Executors for LocalExecutors {
                 self.start(&task.member.name);
                 return Err(Error::lost(format!("{} is gone", task.member)));
             }
-            host.apply(&task.spec, task.frames).await
+            let started = Instant::now();
+            let frames = host.apply(&task.spec, task.frames).await?;
+            Ok(Answer { frames, took: started.elapsed() })
         });
         let done = join_all(doing).await;
         if let Some(name) = is_at(Moment::Away) {

@@ -192,6 +192,13 @@ impl Work for Answering {
         let answer = self.host.apply(spec, frames).await.map_err(work_error)?;
         batches(&answer).map_err(work_error)
     }
+
+    async fn send(&self, routing: &[u8], spec: &[u8]) -> Result<Vec<Vec<RecordBatch>>, WorkError> {
+        self.tasks.fetch_add(1, Ordering::Relaxed);
+        let _counted = Counted(&self.tasks);
+        let made = self.host.send(routing, spec).await.map_err(work_error)?;
+        made.iter().map(|frames| batches(frames).map_err(work_error)).collect()
+    }
 }
 
 fn work_error(error: millstream_engine::Error) -> WorkError {

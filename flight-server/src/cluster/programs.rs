@@ -2,11 +2,14 @@
 //! statement.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use millstream_engine::Error as EngineError;
 use millstream_engine::cluster::Programs;
+use millstream_engine::plan::StreamDefinition;
 use millstream_engine::query::{PlannedQuery, QueryOptions};
+use millstream_engine::source::Source;
 use millstream_sql::{ParsedStatement, Session as Language, Statement, StreamQuery};
 use serde::{Deserialize, Serialize};
 
@@ -140,5 +143,9 @@ impl Programs for Planner {
                 EngineError::query(format!("an executor cannot plan the query: {other}"), hint)
             }
         })
+    }
+
+    fn open(&self, definition: &Arc<StreamDefinition>) -> millstream_engine::Result<Arc<dyn Source>> {
+        millstream_connectors::open_source(definition)
     }
 }

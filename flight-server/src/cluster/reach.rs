@@ -11,12 +11,12 @@ use datafusion::arrow::array::AsArray;
 use datafusion::arrow::datatypes::UInt8Type;
 use datafusion::arrow::record_batch::RecordBatch;
 use millstream_engine::Error as EngineError;
-use millstream_engine::cluster::{Executors, Frame, Member, Task};
+use millstream_engine::cluster::{Answer, Executors, Frame, Member, Sender, Sending, Task};
 
 use super::control::{CallError, ControlClient};
 use super::link::Links;
 use super::membership::{self, Members, Membership};
-use super::plane::{self, Apply, Job, JobError, Peer, Plane};
+use super::plane::{self, Apply, Job, JobError, Part, Peer, Plane};
 
 /// The action by which a driver asks an executor.
 pub(super) const ASK: &str = "ask";
@@ -57,6 +57,13 @@ impl Reach {
         known.cloned().ok_or_else(|| EngineError::lost(format!("{member} is gone")))
     }
 
+    fn peer(&self, member: &Member) -> Result<Peer, EngineError> {
+        let known = self.find(member)?;
+        let url = known.data.parse();
+        let url = url.map_err(|error| EngineError::external(format!("the address {}", known.data), error))?;
+        Ok(Peer { url, incarnation: known.process })
+    }
+
     fn client(&self, url: &str) -> Result<ControlClient, EngineError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get(url) {
@@ -87,20 +94,19 @@ impl Reach {
         }
     }
 
-    async fn run(&self, job: Job, members: &[Member]) -> Result<Vec<Vec<RecordBatch>>, JobError> {
+    async fn run(&self, job: Job, members: &[Member]) -> Result<Vec<plane::Answer>, JobError> {
         let ended = self.unless_gone(members, self.plane.run(job)).await;
         ended.unwrap_or_else(|member| Err(JobError::Stale { reason: format!("{member} is gone") }))
     }
 
-    /// Whether an executor takes rows at that address, one that is lost perhaps.
-    fn is_of_member(&self, url: &str) -> bool {
-        let url = url.trim_end_matches('/');
-        self.membership.members().executors.iter().any(|member| member.data.trim_end_matches('/') == url)
+    /// Whether it is the driver that gives rows at that address.
+    fn is_own(&self, url: &str) -> bool {
+        self.plane.url().as_str().trim_end_matches('/') == url.trim_end_matches('/')
     }
 
     fn failed(&self, error: JobError) -> EngineError {
         match error {
-            JobError::Lost { url, reason } if !self.is_of_member(&url) => EngineError::external(
+            JobError::Lost { url, reason } if self.is_own(&url) => EngineError::external(
                 format!("executors cannot reach the driver at {url}: open that port, or correct --advertise"),
                 reason,
             ),
@@ -136,17 +142,26 @@ impl Executors for Reach {
         }
     }
 
-    async fn exchange(&self, tasks: Vec<Task>) -> millstream_engine::Result<Vec<Vec<Frame>>> {
-        let members: Vec<Member> = tasks.iter().map(|task| task.member.clone()).collect();
+    async fn exchange(&self, tasks: Vec<Task>, sending: Sending) -> millstream_engine::Result<Vec<Answer>> {
+        let members = tasks.iter().map(|task| &task.member).chain(sending.senders.iter().map(|sender| &sender.member));
+        let members: Vec<Member> = members.cloned().collect();
         let (mut frames, mut applies) = (Vec::new(), Vec::new());
         for Task { member, spec, frames: of_task } in tasks {
-            let known = self.find(&member)?;
-            let url = known.data.parse();
-            let url = url.map_err(|error| EngineError::external(format!("the address {}", known.data), error))?;
-            applies.push(Apply { executor: Peer { url, incarnation: known.process }, spec: spec.to_vec() });
+            applies.push(Apply { executor: self.peer(&member)?, spec: spec.to_vec() });
             frames.push(batches(&of_task)?);
         }
-        let job = || Job { frames: frames.clone(), applies: applies.clone(), deadline: EXCHANGE_DEADLINE };
+        let Sending { routing, senders } = sending;
+        let parts = senders
+            .into_iter()
+            .map(|Sender { member, spec }| Ok(Part { executor: self.peer(&member)?, spec: spec.to_vec() }));
+        let parts: Vec<Part> = parts.collect::<Result<_, EngineError>>()?;
+        let job = || Job {
+            frames: frames.clone(),
+            routing: routing.clone(),
+            parts: parts.clone(),
+            applies: applies.clone(),
+            deadline: EXCHANGE_DEADLINE,
+        };
         let answers = match self.run(job(), &members).await {
             // A connection from before an executor was started again fails once; a task that was done is not done twice.
             Err(JobError::Lost { .. }) if members.iter().all(|member| self.find(member).is_ok()) => {
@@ -154,7 +169,8 @@ impl Executors for Reach {
             }
             ended => ended,
         };
-        answers.map_err(|error| self.failed(error))?.iter().map(|batches| frames_of(batches)).collect()
+        let answers = answers.map_err(|error| self.failed(error))?.into_iter();
+        answers.map(|answer| Ok(Answer { frames: frames_of(&answer.frames)?, took: answer.took })).collect()
     }
 
     async fn call(&self, member: &Member, request: Bytes) -> millstream_engine::Result<Bytes> {

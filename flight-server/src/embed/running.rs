@@ -287,8 +287,15 @@ impl Engine {
         misfit: Misfit,
         sides: &StreamSides,
     ) -> Result<(Query, Held)> {
+        let seat = query.seat().cloned();
         let mut kept = [query.keep_in(directory, policy, misfit)?];
-        let streams = resume_streams(&mut kept, directory, |stream| self.open_stream(stream, sides))?;
+        let streams = resume_streams(&mut kept, directory, |stream| {
+            let ingest = self.open_stream(stream, sides)?;
+            Ok(match &seat {
+                Some(seat) => ingest.read_at(seat),
+                None => ingest,
+            })
+        })?;
         let ingests = streams.into_iter().flatten().collect::<Vec<_>>();
         let [query] = kept;
         let query = query.start(ingests.clone())?;
@@ -383,10 +390,10 @@ impl Engine {
         if !may_pass {
             return;
         }
-        let pause = match error.is_lost() {
-            // There are others, or it waits for them.
-            true => Duration::ZERO,
-            false => FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE),
+        let (pause, failures) = match error.is_lost() {
+            // There are others, or it waits for them; the query itself is well.
+            true => (Duration::ZERO, failures),
+            false => (FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE), failures + 1),
         };
         let mut stopped = live.stop.subscribe();
         let (shared, kept) = (Arc::downgrade(&self.shared), Arc::clone(kept));
@@ -400,7 +407,7 @@ impl Engine {
                 engine.running().queries.remove(&id);
                 return;
             }
-            engine.begin_again(id, kept, failures + 1).await;
+            engine.begin_again(id, kept, failures).await;
         });
     }
 

@@ -2,6 +2,15 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod certificates;
+mod queries;
+
+// Other systems have one address of loopback unless they are given more.
+#[cfg(target_os = "linux")]
+mod links;
+#[cfg(target_os = "linux")]
+mod wire;
+
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -36,6 +45,15 @@ impl Server {
     fn with_executors(folder: &Folder, count: usize) -> Self {
         let count = count.to_string();
         Self::start(folder, &["--executors", &count, "--durability", "process_crash", "--executor-timeout", "1 s"])
+    }
+
+    /// A server that waits for executors, and where they register.
+    fn awaiting(folder: &Folder, more: &[&str]) -> (Self, String) {
+        let cluster = ["--cluster", "--cluster-listen", "127.0.0.1:0", "--durability", "process_crash"];
+        let mut server = Self::start(folder, &[cluster.as_slice(), more].concat());
+        let line = server.process.wait_for_line("executors register at");
+        let url = line.trim().rsplit_once(' ').unwrap().1.to_owned();
+        (server, url)
     }
 
     /// The executors that live.
@@ -163,37 +181,24 @@ fn whatever_is_killed_or_stopped_the_rows_are_those_of_an_undisturbed_run() {
 #[test]
 fn executors_of_other_places_join_and_hand_over_what_they_hold() {
     let folder = Folder::new();
-    let mut process = Server::start(
-        &folder,
-        &[
-            "--cluster",
-            "--cluster-listen",
-            "127.0.0.1:0",
-            "--durability",
-            "process_crash",
-            "--checkpoint-interval",
-            "500 ms",
-        ],
-    );
-    let line = process.process.wait_for_line("executors register at");
-    let driver = line.trim().rsplit_once(' ').unwrap().1.to_owned();
+    let (server, driver) = Server::awaiting(&folder, &["--checkpoint-interval", "500 ms"]);
     let join = |name: &str| Running::start(&["executor", "--driver", &driver, "--name", name]);
     let rows = 600_000;
-    process.ask(&format!("{STREAM} rows = {rows}, rate = 40000)"));
-    process.ask(VIEW);
+    server.ask(&format!("{STREAM} rows = {rows}, rate = 40000)"));
+    server.ask(VIEW);
     let first = join("first");
-    process.executors_until(|executors| executors.len() == 1 && executors[0].slots == 1);
+    server.executors_until(|executors| executors.len() == 1 && executors[0].slots == 1);
     let second = join("second");
     // The one that has come gets its part at a checkpoint.
-    process.executors_until(|executors| executors.len() == 2 && executors.iter().all(|executor| executor.slots == 1));
+    server.executors_until(|executors| executors.len() == 2 && executors.iter().all(|executor| executor.slots == 1));
     let leaves_at = Instant::now();
     first.terminate();
     let ended = first.finish();
     assert!(leaves_at.elapsed() < Duration::from_secs(15), "nobody has taken over");
     assert_eq!(ended.code, Some(130), "{ended:?}");
-    let left = process.executors_until(|executors| executors.len() == 1);
+    let left = server.executors_until(|executors| executors.len() == 1);
     assert_eq!(left[0].name, "second");
-    let sums = process.ask_until(SUMS, |sums| ends_at(sums, rows));
+    let sums = server.ask_until(SUMS, |sums| ends_at(sums, rows));
     assert_eq!(sums, undisturbed(rows));
     drop(second);
 }

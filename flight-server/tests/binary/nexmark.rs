@@ -65,7 +65,7 @@ fn streamed(name: &str, settings: &str) -> Vec<String> {
 }
 
 /// The sum of the second column by the first, over all windows.
-fn totals(rows: &[String]) -> Vec<String> {
+pub(crate) fn totals(rows: &[String]) -> Vec<String> {
     let mut totals = BTreeMap::<&str, u64>::new();
     for row in rows {
         let mut values = row.split(',');

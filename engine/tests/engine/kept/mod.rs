@@ -179,7 +179,8 @@ pub(crate) async fn run_together(
     let ingests = resume_streams(&mut queries, directory, |stream| {
         let source = job.source(&stream.name, pace);
         let side = SideTables::new(&stream.schema);
-        Ok(Ingest::new(Arc::clone(stream), source, Arc::new(SystemClock), side))
+        let ingest = Ingest::new(Arc::clone(stream), source, Arc::new(SystemClock), side);
+        Ok(if let Some(seat) = &job.seat { ingest.read_at(seat) } else { ingest })
     })?;
     let mut distinct: Vec<Arc<Ingest>> = Vec::new();
     for ingest in ingests.iter().flatten() {

@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 
 use super::sink::{End, Ledger, LedgerSink, is_lost_answer};
+use super::source::Replayable;
 use super::{Job, Pace, Table, as_process, options};
 use crate::oracle::Log;
 use crate::oracle::batch::{Relation, logical_plan, results};
@@ -141,6 +142,9 @@ impl Lives {
                 let logical = as_process(logical_plan(query.sql, relations));
                 let executors = LocalExecutors::new(rng.random_range(1..5), &logical, emission, &options(1_000));
                 executors.lose(losses(rng));
+                for log in logs {
+                    executors.read(&log.name, Arc::new(Replayable { log: Arc::new(log.clone()), split_rows: 1 }));
+                }
                 Some((executors.seat(Some(folder.path().into())), executors))
             }
             _ => None,

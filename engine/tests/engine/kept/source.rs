@@ -47,7 +47,7 @@ impl Source for Replayable {
         for (number, rows) in partitions.into_iter().enumerate() {
             let next = from.get(number).map_or(0, |offset| offset.0 as usize);
             let log = Arc::clone(&self.log);
-            readers.push(Box::new(Reader { log, rows, next, split_rows: self.split_rows }));
+            readers.push(Box::new(Reader { log, partition: number, rows, next, split_rows: self.split_rows }));
         }
         Ok(readers)
     }
@@ -55,11 +55,18 @@ impl Source for Replayable {
     fn describe(&self) -> String {
         "a log".to_owned()
     }
+
+    fn decoder(&self, recipe: &str) -> Result<Box<dyn Decode>> {
+        let parts: Vec<usize> = recipe.split(' ').map(|part| part.parse().unwrap()).collect();
+        let rows = &partitions_of(&self.log)[parts[0]][parts[1]..parts[2]];
+        Ok(Box::new(Ready { rows: self.log.batch(rows.iter()), recipe: None }))
+    }
 }
 
 #[derive(Debug)]
 struct Reader {
     log: Arc<Log>,
+    partition: usize,
     rows: Arc<Vec<Row>>,
     next: usize,
     split_rows: usize,
@@ -73,7 +80,8 @@ impl PartitionReader for Reader {
         if self.next >= end {
             return Ok(None);
         }
-        let split = split_of(&self.log, &self.rows[self.next..end], self.next as u64);
+        let recipe = format!("{} {} {end}", self.partition, self.next);
+        let split = split_of(&self.log, &self.rows[self.next..end], self.next as u64, Some(recipe));
         self.next = end;
         Ok(Some(split))
     }
@@ -127,23 +135,30 @@ impl PartitionReader for LiveReader {
             return Ok(None);
         }
         self.given.store(end, Ordering::SeqCst);
-        let split = split_of(&self.log, &self.rows[start..end], self.offset);
+        let split = split_of(&self.log, &self.rows[start..end], self.offset, None);
         self.offset += (end - start) as u64;
         Ok(Some(split))
     }
 }
 
-fn split_of(log: &Log, rows: &[Row], offset: u64) -> Split {
+fn split_of(log: &Log, rows: &[Row], offset: u64, recipe: Option<String>) -> Split {
     let offsets = Offset(offset)..Offset(offset + rows.len() as u64);
-    Split { offsets, bytes: rows.len(), decode: Box::new(Ready(log.batch(rows.iter()))) }
+    Split { offsets, bytes: rows.len(), decode: Box::new(Ready { rows: log.batch(rows.iter()), recipe }) }
 }
 
 /// Rows that need no decoding.
 #[derive(Debug)]
-struct Ready(RecordBatch);
+struct Ready {
+    rows: RecordBatch,
+    recipe: Option<String>,
+}
 
 impl Decode for Ready {
     fn decode(self: Box<Self>) -> Result<Decoded> {
-        Ok(Decoded { batch: self.0, bad: Vec::new() })
+        Ok(Decoded { batch: self.rows, bad: Vec::new() })
+    }
+
+    fn recipe(&self) -> Option<String> {
+        self.recipe.clone()
     }
 }

@@ -2,15 +2,15 @@
 
 use std::future::ready;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+use super::Answer;
 use super::frame;
 use super::problem::{JobError, failed};
 use super::tally::Tally;
@@ -33,7 +33,7 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// The answers, one for every task.
-    pub(crate) async fn run(mut self) -> Result<Vec<Vec<RecordBatch>>, JobError> {
+    pub(crate) async fn run(mut self) -> Result<Vec<Answer>, JobError> {
         let mut rows = self.plan.execute(0, Arc::clone(&self.context))?;
         let answers = tokio::select! {
             biased;
@@ -46,7 +46,8 @@ impl Attempt {
     }
 }
 
-async fn gather(rows: &mut SendableRecordBatchStream, tasks: usize) -> DataFusionResult<Vec<Vec<RecordBatch>>> {
+async fn gather(rows: &mut SendableRecordBatchStream, tasks: usize) -> DataFusionResult<Vec<Answer>> {
+    let (started, mut took) = (Instant::now(), vec![Duration::ZERO; tasks]);
     let mut answers: Vec<_> = (0..).take(tasks).map(|task| Tally::new(task, task)).collect();
     while !answers.iter().all(Tally::is_ended) {
         let Some(batch) = rows.try_next().await? else { break };
@@ -55,6 +56,10 @@ async fn gather(rows: &mut SendableRecordBatchStream, tasks: usize) -> DataFusio
             return Err(failed(&format!("task {task} answered in a job of {tasks}")));
         };
         answer.add(batch)?;
+        if let Some(took) = took.get_mut(task as usize) {
+            *took = started.elapsed();
+        }
     }
-    answers.into_iter().map(|answer| answer.complete(1)).collect()
+    let answers = answers.into_iter().zip(took);
+    answers.map(|(answer, took)| Ok(Answer { frames: answer.complete(1)?, took })).collect()
 }

@@ -41,6 +41,16 @@ struct SendMessage {
     job: Bytes,
     #[prost(uint32, tag = "2")]
     tasks: u32,
+    #[prost(message, repeated, tag = "3")]
+    parts: Vec<PartMessage>,
+    #[prost(bytes = "bytes", tag = "4")]
+    routing: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PartMessage {
+    #[prost(message, optional, tag = "1")]
+    assignment: Option<AssignmentMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -71,7 +81,7 @@ impl PhysicalExtensionCodec for Codec {
         _: &dyn PhysicalProtoConverterExtension,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         match NodeMessage::decode(bytes).map_err(|error| DataFusionError::External(Box::new(error)))?.node {
-            Some(NodeKind::Send(message)) => Ok(Arc::new(send(&message)?)),
+            Some(NodeKind::Send(message)) => Ok(Arc::new(send(message)?)),
             Some(NodeKind::Apply(message)) => Ok(Arc::new(apply(message, only(inputs)?)?)),
             Some(NodeKind::Guard(GuardMessage {})) => Ok(GuardExec::around(only(inputs)?)),
             None => Err(internal_datafusion_err!("a node of a job is of a kind that is not known here")),
@@ -91,13 +101,12 @@ impl PhysicalExtensionCodec for Codec {
 
 fn message(node: &dyn ExecutionPlan) -> DataFusionResult<NodeKind> {
     if let Some(send) = node.downcast_ref::<SendExec>() {
-        return Ok(NodeKind::Send(SendMessage { job: id_bytes(send.job()), tasks: number(send.tasks())? }));
+        let parts = send.parts().iter().map(|part| PartMessage { assignment: part.as_ref().map(assignment_message) });
+        let (job, tasks, routing) = (id_bytes(send.job()), number(send.tasks())?, send.routing().clone());
+        return Ok(NodeKind::Send(SendMessage { job, tasks, parts: parts.collect(), routing }));
     }
     if let Some(apply) = node.downcast_ref::<ApplyExec>() {
-        let assignments = apply.assignments().iter().map(|assignment| AssignmentMessage {
-            incarnation: id_bytes(assignment.incarnation),
-            spec: assignment.spec.clone(),
-        });
+        let assignments = apply.assignments().iter().map(assignment_message);
         let (assignments, senders) = (assignments.collect(), number(apply.senders())?);
         return Ok(NodeKind::Apply(ApplyMessage { assignments, senders }));
     }
@@ -107,16 +116,24 @@ fn message(node: &dyn ExecutionPlan) -> DataFusionResult<NodeKind> {
     Err(internal_datafusion_err!("{} is no node of a job", node.name()))
 }
 
-fn send(message: &SendMessage) -> DataFusionResult<SendExec> {
-    Ok(SendExec::new(id(&message.job)?, message.tasks as usize))
+fn send(SendMessage { job, tasks, parts, routing }: SendMessage) -> DataFusionResult<SendExec> {
+    let parts = parts.into_iter().map(|part| part.assignment.map(assignment).transpose());
+    let parts: Vec<Option<Assignment>> = parts.collect::<DataFusionResult<_>>()?;
+    Ok(SendExec::new(id(&job)?, tasks as usize, routing, parts.into()))
 }
 
 fn apply(message: ApplyMessage, input: Arc<dyn ExecutionPlan>) -> DataFusionResult<ApplyExec> {
-    let mut assignments = Vec::with_capacity(message.assignments.len());
-    for AssignmentMessage { incarnation, spec } in message.assignments {
-        assignments.push(Assignment { incarnation: id(&incarnation)?, spec });
-    }
+    let assignments = message.assignments.into_iter().map(assignment);
+    let assignments: Vec<Assignment> = assignments.collect::<DataFusionResult<_>>()?;
     Ok(ApplyExec::new(input, assignments.into(), message.senders as usize))
+}
+
+fn assignment_message(assignment: &Assignment) -> AssignmentMessage {
+    AssignmentMessage { incarnation: id_bytes(assignment.incarnation), spec: assignment.spec.clone() }
+}
+
+fn assignment(AssignmentMessage { incarnation, spec }: AssignmentMessage) -> DataFusionResult<Assignment> {
+    Ok(Assignment { incarnation: id(&incarnation)?, spec })
 }
 
 fn only(inputs: &[Arc<dyn ExecutionPlan>]) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
@@ -146,7 +163,8 @@ mod tests {
     use super::*;
 
     fn leaf() -> Arc<dyn ExecutionPlan> {
-        Arc::new(SendExec::new(Uuid::new_v4(), 3))
+        let part = Assignment { incarnation: Uuid::new_v4(), spec: Bytes::from_static(b"part") };
+        Arc::new(SendExec::new(Uuid::new_v4(), 3, Bytes::from_static(b"routing"), Arc::from([Some(part), None])))
     }
 
     #[track_caller]

@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::TaskContext;
@@ -23,7 +22,7 @@ use super::plan::{self, Placement};
 use super::resolver::{Channels, JobAbort};
 use super::runtimes::{Runtimes, spawn_on};
 use super::worker::{Sessions, listen};
-use super::{Apply, Job, JobError, Peer};
+use super::{Answer, Apply, Job, JobError, Part, Peer};
 use crate::cluster::link::{Links, advertised, listen_on};
 use crate::error::{Error, Result};
 
@@ -73,14 +72,14 @@ impl Plane {
         Ok(Self { runtimes, url, outbox, config, memory: Arc::default(), _serving: serving })
     }
 
-    /// Runs a job: what its tasks answer, in their order, batches of [`super::frame_schema`] whose route is the task.
+    /// Runs a job: what its tasks answer, in their order.
     ///
     /// Nothing is tried twice. Dropping it gives the job up.
     ///
     /// # Errors
     /// Fails as [`JobError`] says; some tasks may have done their work all the same.
-    pub(crate) async fn run(&self, job: Job) -> Result<Vec<Vec<RecordBatch>>, JobError> {
-        let Job { frames, applies, deadline } = job;
+    pub(crate) async fn run(&self, job: Job) -> Result<Vec<Answer>, JobError> {
+        let Job { frames, routing, parts, applies, deadline } = job;
         let tasks = applies.len();
         if frames.len() != tasks {
             return Err(JobError::Failed(format!("a job has frames for {} of {tasks} tasks", frames.len())));
@@ -88,10 +87,17 @@ impl Plane {
         if tasks == 0 {
             return Ok(Vec::new());
         }
-        let (executors, assignments): (Vec<_>, Vec<_>) = applies.into_iter().map(placed).unzip();
-        let placement = Placement { senders: vec![self.url.clone()], executors };
+        let (executors, assignments): (Vec<_>, Vec<_>) =
+            applies.into_iter().map(|Apply { executor, spec }| placed(executor, spec)).unzip();
+        let parts = parts.into_iter().map(|Part { executor, spec }| placed(executor, spec));
+        let (mut senders, mut parts): (Vec<_>, Vec<_>) = parts.map(|(url, part)| (url, Some(part))).unzip();
+        if parts.is_empty() || frames.iter().any(|of_task| !of_task.is_empty()) {
+            senders.push(self.url.clone());
+            parts.push(None);
+        }
+        let placement = Placement { senders, executors };
         let id = Uuid::new_v4();
-        let plan = plan::of_job(id, placement.senders.len(), assignments.into())?;
+        let plan = plan::of_job(id, routing, parts.into(), assignments.into())?;
         let (abort, aborted) = JobAbort::new();
         let attempt = Attempt { plan, context: self.context(id, placement, abort), tasks, aborted };
         let _held = self.outbox.hold(id, frames);
@@ -101,6 +107,11 @@ impl Plane {
             Ok(Err(_)) => Err(JobError::Deadline),
             Err(error) => Err(JobError::Failed(format!("the job was ended at the driver: {error}"))),
         }
+    }
+
+    /// Where executors fetch what it sends.
+    pub(crate) const fn url(&self) -> &Url {
+        &self.url
     }
 
     /// For how many jobs frames are held.
@@ -131,8 +142,8 @@ impl fmt::Debug for Plane {
     }
 }
 
-fn placed(apply: Apply) -> (Url, Assignment) {
-    let Apply { executor: Peer { url, incarnation }, spec } = apply;
+fn placed(executor: Peer, spec: Vec<u8>) -> (Url, Assignment) {
+    let Peer { url, incarnation } = executor;
     (url, Assignment { incarnation, spec: spec.into() })
 }
 

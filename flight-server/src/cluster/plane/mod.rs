@@ -9,7 +9,7 @@
 //! executor one task each             GuardExec
 //!                                      ApplyExec
 //!                                        NetworkShuffleExec    ← exchanges, stage 1 below
-//! sender   for now the driver              RepartitionExec     by route, one partition per task
+//! sender   the driver, executors           RepartitionExec     by route, one partition per task
 //!                                            GuardExec
 //!                                              SendExec
 //! ```
@@ -40,6 +40,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::arrow::record_batch::RecordBatch;
 use url::Url;
 use uuid::Uuid;
@@ -66,6 +67,13 @@ pub(crate) trait Work: Debug + Send + Sync + 'static {
     /// # Errors
     /// Says whether the job is of another time, or cannot be done at all.
     async fn apply(&self, spec: &[u8], frames: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, WorkError>;
+
+    /// Makes what this executor sends as a part of a job: batches for each of its tasks, in their order, with the columns
+    /// kind and body. `routing` is the same for all parts.
+    ///
+    /// # Errors
+    /// As [`Work::apply`].
+    async fn send(&self, routing: &[u8], spec: &[u8]) -> Result<Vec<Vec<RecordBatch>>, WorkError>;
 }
 
 /// A process that applies.
@@ -77,6 +85,15 @@ pub(crate) struct Peer {
     pub(crate) incarnation: Uuid,
 }
 
+/// What an executor sends in a job.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Who sends it.
+    pub(crate) executor: Peer,
+    /// What it is, for its [`Work`].
+    pub(crate) spec: Vec<u8>,
+}
+
 /// One task of a job.
 #[derive(Debug, Clone)]
 pub(crate) struct Apply {
@@ -86,11 +103,24 @@ pub(crate) struct Apply {
     pub(crate) spec: Vec<u8>,
 }
 
+/// What a task has answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Batches of [`frame_schema`] whose route is the task.
+    pub(crate) frames: Vec<RecordBatch>,
+    /// How long it was until all of it was there.
+    pub(crate) took: Duration,
+}
+
 /// One round trip.
 #[derive(Debug)]
 pub(crate) struct Job {
     /// What each task is sent, in the order of `applies`: batches with the columns kind and body.
     pub(crate) frames: Vec<Vec<RecordBatch>>,
+    /// What all senders are told, so that specs need not say it.
+    pub(crate) routing: Bytes,
+    /// What executors send besides.
+    pub(crate) parts: Vec<Part>,
     /// The tasks.
     pub(crate) applies: Vec<Apply>,
     /// When it is given up, counted from its start: the last resort, as peers that are lost are noticed before.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{internal_datafusion_err, internal_err};
 use datafusion::error::Result as DataFusionResult;
@@ -23,14 +24,16 @@ use uuid::Uuid;
 use super::nodes::{ApplyExec, Assignment, GuardExec, SendExec};
 use super::route;
 
-/// The plan of `job`, to be run once; it gives all answers in one partition.
+/// The plan of `job`, to be run once; it gives all answers in one partition. Of its `parts` one without an assignment is
+/// what the driver sends.
 pub(crate) fn of_job(
     job: Uuid,
-    senders: usize,
+    routing: Bytes,
+    parts: Arc<[Option<Assignment>]>,
     assignments: Arc<[Assignment]>,
 ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-    let tasks = assignments.len();
-    let sent = GuardExec::around(Arc::new(SendExec::new(job, tasks)));
+    let (tasks, senders) = (assignments.len(), parts.len());
+    let sent = GuardExec::around(Arc::new(SendExec::new(job, tasks, routing, parts)));
     // Partitions are per task that receives: the exchange makes one for every task.
     let by_route = RepartitionExec::try_new(sent, Partitioning::Hash(vec![route::column()], 1))?;
     let exchanged = numbered(&NetworkShuffleExec::try_new(Arc::new(by_route), senders)?, job, 1)?;
@@ -54,7 +57,7 @@ fn numbered(boundary: &dyn NetworkBoundary, job: Uuid, number: usize) -> DataFus
 /// Where the tasks of a job run, in their order.
 #[derive(Debug)]
 pub(crate) struct Placement {
-    /// The processes that hold its frames.
+    /// The processes that send.
     pub(crate) senders: Vec<Url>,
     /// The executors of its apply tasks.
     pub(crate) executors: Vec<Url>,

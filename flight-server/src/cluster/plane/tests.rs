@@ -49,6 +49,17 @@ impl Work for Deed {
             }
         }
     }
+
+    /// What is asked for, to as many tasks as the first byte says.
+    async fn send(&self, _: &[u8], spec: &[u8]) -> Result<Vec<Vec<RecordBatch>>, WorkError> {
+        match self {
+            Self::Panic => panic!("as asked"),
+            Self::Fail(text) => Err(WorkError::Failed((*text).to_owned())),
+            _ => Ok((0..spec[0])
+                .map(|task| vec![frames([(SPEC, [&[task], spec].concat().as_slice())]).unwrap()])
+                .collect()),
+        }
+    }
 }
 
 /// An executor that ends with it.
@@ -90,7 +101,8 @@ async fn driver() -> Plane {
 fn job(peers: &[Peer], sent: &[Bodies]) -> Job {
     let batch = |bodies: &Bodies| vec![frames(bodies.iter().map(|body| (SENT, body.as_slice()))).unwrap()];
     let apply = |(task, peer): (u8, &Peer)| Apply { executor: peer.clone(), spec: vec![task] };
-    Job { frames: sent.iter().map(batch).collect(), applies: (0..).zip(peers).map(apply).collect(), deadline: DEADLINE }
+    let (frames, applies) = (sent.iter().map(batch).collect(), (0..).zip(peers).map(apply).collect());
+    Job { frames, routing: Bytes::new(), parts: Vec::new(), applies, deadline: DEADLINE }
 }
 
 /// A job with one frame for its only task.
@@ -114,7 +126,7 @@ async fn check_echo(plane: &Plane, peers: &[Peer], sent: &[Bodies]) {
     for (task, answer) in answers.iter().enumerate() {
         let mut wanted = vec![(INCARNATION, peers[task].incarnation.as_bytes().to_vec()), (SPEC, vec![task as u8])];
         wanted.extend(sent[task].iter().map(|body| (SENT, body.clone())));
-        assert!(rows(answer) == wanted, "task {task} of {}", peers.len());
+        assert!(rows(&answer.frames) == wanted, "task {task} of {}", peers.len());
     }
 }
 
@@ -138,6 +150,55 @@ async fn every_task_gets_its_frames_where_it_was_placed() {
     for tasks in [[1].as_slice(), &[2, 0], &[0, 0], &[0, 1, 2], &[2, 1, 2, 0, 1]] {
         check_echo(&plane, &peers(&executors, tasks), &bodies(0, tasks.len())).await;
     }
+    assert_eq!(plane.jobs_held(), 0);
+}
+
+/// A job of two tasks with frames of `senders` besides, and of the driver if there are some.
+fn job_sent_by(senders: &[&Peer], peers: &[Peer], bodies: &[Bodies]) -> Job {
+    let mut job = job(peers, bodies);
+    if bodies.iter().all(Vec::is_empty) {
+        job.frames.iter_mut().for_each(Vec::clear);
+    }
+    let spec = |number: usize| vec![peers.len() as u8, number as u8];
+    let sends = senders.iter().enumerate();
+    job.parts = sends.map(|(number, peer)| Part { executor: (*peer).clone(), spec: spec(number) }).collect();
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn executors_send_to_each_other_with_the_driver_and_without() {
+    let (plane, executors) = (driver().await, three().await);
+    let tasks = peers(&executors, &[0, 2]);
+    for from_driver in [bodies(0, 2), vec![Vec::new(), Vec::new()]] {
+        let senders: Vec<&Peer> = executors.iter().map(|executor| &executor.peer).collect();
+        let answers = plane.run(job_sent_by(&senders, &tasks, &from_driver)).await.unwrap();
+        for (task, answer) in answers.iter().enumerate() {
+            let mut got: Vec<_> = rows(&answer.frames).split_off(2);
+            got.sort();
+            let mut wanted: Vec<_> = from_driver[task].iter().map(|body| (SENT, body.clone())).collect();
+            wanted.extend((0..3).map(|number| (SPEC, vec![task as u8, 2, number])));
+            wanted.sort();
+            assert_eq!(got, wanted, "task {task}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_fails_panics_or_is_another_fails_the_job() {
+    let (plane, executors) = (driver().await, three().await);
+    let tasks = peers(&executors, &[0, 1]);
+    let (fails, panics) = (Executor::doing(Deed::Fail("no room")).await, Executor::doing(Deed::Panic).await);
+    let other = Peer { incarnation: Uuid::new_v4(), ..executors[2].peer.clone() };
+    let error = async |sender: &Peer| {
+        let senders = [&executors[2].peer, sender];
+        plane.run(job_sent_by(&senders, &tasks, &bodies(0, 2))).await.unwrap_err()
+    };
+    let failed = error(&fails.peer).await;
+    assert!(matches!(&failed, JobError::Failed(message) if message.contains("no room")), "{failed:?}");
+    let panicked = error(&panics.peer).await;
+    assert!(matches!(&panicked, JobError::Failed(message) if message.contains("as asked")), "{panicked:?}");
+    let stale = error(&other).await;
+    assert!(matches!(&stale, JobError::Stale { .. }), "{stale:?}");
     assert_eq!(plane.jobs_held(), 0);
 }
 
@@ -170,7 +231,7 @@ async fn a_task_without_frames_answers_too() {
     let mut job = job(&peers, &[vec![], vec![], vec![]]);
     job.frames = vec![vec![]; 3];
     assert_eq!(plane.run(job).await.unwrap().len(), 3);
-    let none = Job { frames: vec![], applies: vec![], deadline: DEADLINE };
+    let none = Job { frames: vec![], routing: Bytes::new(), parts: vec![], applies: vec![], deadline: DEADLINE };
     assert!(plane.run(none).await.unwrap().is_empty());
 }
 

@@ -37,8 +37,13 @@ impl Applier {
         Self { incarnation, work }
     }
 
+    /// What is done with tasks.
+    pub(super) fn work(&self) -> &dyn Work {
+        self.work.as_ref()
+    }
+
     /// That of this process, if it is what a task is meant for.
-    fn meant(context: &TaskContext, incarnation: Uuid) -> DataFusionResult<Arc<Self>> {
+    pub(super) fn meant(context: &TaskContext, incarnation: Uuid) -> DataFusionResult<Arc<Self>> {
         let applier = context.session_config().get_extension::<Self>();
         let applier = applier.ok_or_else(|| stale("this process is no executor"))?;
         if applier.incarnation != incarnation {

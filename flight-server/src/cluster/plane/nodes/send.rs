@@ -1,21 +1,26 @@
-//! The leaf that sends what its process holds for a job.
+//! The leaf that sends what its process holds for a job, or makes for it.
 
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::Result as DataFusionResult;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::{EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
 };
+use datafusion_distributed::DistributedTaskContext;
+use futures::{TryFutureExt, stream};
 use uuid::Uuid;
 
-use super::properties;
+use super::{Applier, Assignment, properties};
 use crate::cluster::plane::frame::{self, frame_schema};
 use crate::cluster::plane::outbox::{Outbox, Outgoing};
 use crate::cluster::plane::problem::failed;
@@ -26,13 +31,27 @@ use crate::cluster::plane::route;
 pub(crate) struct SendExec {
     job: Uuid,
     tasks: usize,
+    /// What all senders are told.
+    routing: Bytes,
+    /// What each sender makes; one without an assignment sends what it holds.
+    parts: Arc<[Option<Assignment>]>,
     properties: Arc<PlanProperties>,
 }
 
 impl SendExec {
-    /// The leaf for what is held for `job`, which has `tasks` apply tasks.
-    pub(crate) fn new(job: Uuid, tasks: usize) -> Self {
-        Self { job, tasks, properties: properties(EmissionType::Incremental) }
+    /// The leaf for what is sent in `job`, which has `tasks` apply tasks.
+    pub(crate) fn new(job: Uuid, tasks: usize, routing: Bytes, parts: Arc<[Option<Assignment>]>) -> Self {
+        Self { job, tasks, routing, parts, properties: properties(EmissionType::Incremental) }
+    }
+
+    /// What all senders are told.
+    pub(crate) const fn routing(&self) -> &Bytes {
+        &self.routing
+    }
+
+    /// What each sender makes.
+    pub(crate) fn parts(&self) -> &[Option<Assignment>] {
+        &self.parts
     }
 
     /// Whose frames are sent.
@@ -48,17 +67,32 @@ impl SendExec {
     fn taken(&self, context: &TaskContext) -> DataFusionResult<Outgoing> {
         let outbox = context.session_config().get_extension::<Outbox>();
         let frames = outbox.and_then(|outbox| outbox.take(self.job));
-        let frames = frames.ok_or_else(|| failed(&format!("no frames are held for job {}", self.job)))?;
-        if frames.len() != self.tasks {
-            return Err(failed(&format!("frames are held for {} of {} tasks", frames.len(), self.tasks)));
-        }
-        Ok(frames)
+        frames.ok_or_else(|| failed(&format!("no frames are held for job {}", self.job)))
     }
+
+    /// The part of the task that runs in `context`.
+    fn part(&self, context: &Arc<TaskContext>) -> DataFusionResult<Option<&Assignment>> {
+        let index = DistributedTaskContext::from_ctx(context).task_index;
+        let part = self.parts.get(index);
+        Ok(part.ok_or_else(|| failed(&format!("there is no sender {index} of {}", self.parts.len())))?.as_ref())
+    }
+}
+
+/// What is sent, as shares for the tasks.
+fn shares(frames: &Outgoing, tasks: usize) -> DataFusionResult<Vec<RecordBatch>> {
+    if frames.len() != tasks {
+        return Err(failed(&format!("there are frames for {} of {tasks} tasks", frames.len())));
+    }
+    let mut sent = Vec::new();
+    for (frames, route) in frames.iter().zip(route::values(tasks)?.iter()) {
+        sent.extend(frame::share(frames, *route)?);
+    }
+    Ok(sent)
 }
 
 impl DisplayAs for SendExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SendExec: job={}, tasks={}", self.job, self.tasks)
+        write!(f, "SendExec: job={}, tasks={}, parts={}", self.job, self.tasks, self.parts.len())
     }
 }
 
@@ -95,11 +129,16 @@ impl ExecutionPlan for SendExec {
     }
 
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let routes = route::values(self.tasks)?;
-        let mut sent = Vec::new();
-        for (frames, route) in self.taken(&context)?.iter().zip(routes.iter()) {
-            sent.extend(frame::share(frames, *route)?);
-        }
-        Ok(Box::pin(cooperative(MemoryStream::try_new(sent, frame_schema(), None)?)))
+        let Some(Assignment { incarnation, spec }) = self.part(&context)? else {
+            let sent = shares(&self.taken(&context)?, self.tasks)?;
+            return Ok(Box::pin(cooperative(MemoryStream::try_new(sent, frame_schema(), None)?)));
+        };
+        let (applier, spec, tasks) = (Applier::meant(&context, *incarnation)?, spec.clone(), self.tasks);
+        let routing = self.routing.clone();
+        let made = async move {
+            let made = applier.work().send(&routing, &spec).await?;
+            Ok(stream::iter(shares(&made, tasks)?.into_iter().map(Ok::<_, DataFusionError>)))
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(frame_schema(), made.try_flatten_stream())))
     }
 }
