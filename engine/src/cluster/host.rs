@@ -69,6 +69,8 @@ pub struct Held {
     pub state_bytes: u64,
     /// State rows that were taken in since its start.
     pub rows: u64,
+    /// Rows of streams that were read since its start.
+    pub rows_read: u64,
 }
 
 impl Host {
@@ -280,7 +282,8 @@ impl Host {
     /// What it holds; of a query that is at work just now not all is said.
     pub fn held(&self) -> Held {
         let queries: Vec<_> = self.queries().values().map(|query| Arc::clone(&query.owned)).collect();
-        let mut held = Held { rows: self.rows.load(Ordering::Relaxed), ..Held::default() };
+        let (rows, rows_read) = (self.rows.load(Ordering::Relaxed), self.shelf.rows_read());
+        let mut held = Held { rows, rows_read, ..Held::default() };
         for query in queries {
             // One that is at work holds a slot at least.
             let (slots, bytes) = query.try_lock().map_or((1, 0), |owned| owned.figures());

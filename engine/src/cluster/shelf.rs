@@ -3,6 +3,7 @@
 //! Everything here can be had again from its words, so it is bounded by dropping the oldest.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,10 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// Streams that drivers have opened, and blocks of them.
 #[derive(Debug, Default)]
-pub(super) struct Shelf(Mutex<Content>);
+pub(super) struct Shelf {
+    content: Mutex<Content>,
+    rows_read: AtomicU64,
+}
 
 #[derive(Debug, Default)]
 struct Content {
@@ -41,7 +45,12 @@ struct Opened {
 impl Shelf {
     fn content(&self) -> MutexGuard<'_, Content> {
         // An insertion or a removal is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rows that were read since the start, also those that were dropped since.
+    pub(super) fn rows_read(&self) -> u64 {
+        self.rows_read.load(Ordering::Relaxed)
     }
 
     /// Takes a stream that a driver calls `id`.
@@ -86,6 +95,7 @@ impl Shelf {
         let key = (id.to_owned(), BlockKey::of(&stretch));
         let (bad, block) = self.decode(id, stretch).await?;
         if let Some(block) = &block {
+            self.rows_read.fetch_add(block.rows.num_rows() as u64, Ordering::Relaxed);
             self.content().hold(key, Arc::clone(block));
         }
         let found = block.map(|block| Found {

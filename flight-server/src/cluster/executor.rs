@@ -168,6 +168,7 @@ impl Answering {
         Figures {
             state_bytes: held.state_bytes,
             rows: held.rows,
+            rows_read: held.rows_read,
             slots: u32::try_from(held.slots).unwrap_or(u32::MAX),
             jobs: self.tasks.load(Ordering::Relaxed),
         }

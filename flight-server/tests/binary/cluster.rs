@@ -38,6 +38,7 @@ struct Executor {
     pid: i32,
     slots: u32,
     rows: u64,
+    rows_read: u64,
     times_lost: u64,
 }
 
@@ -69,6 +70,7 @@ impl Server {
             pid: i32::try_from(number(&line, "pid")).unwrap(),
             slots: u32::try_from(number(&line, "slots")).unwrap(),
             rows: number(&line, "rows"),
+            rows_read: number(&line, "rows_read"),
             times_lost: number(&line, "times_lost"),
         })
         .collect()
@@ -110,17 +112,21 @@ fn ends_at(sums: &str, rows: u64) -> bool {
 }
 
 #[test]
-fn state_lies_at_executors_and_each_has_its_part() {
+fn rows_and_state_are_at_executors_and_each_has_its_part() {
     let folder = Folder::new();
     let server = Server::with_executors(&folder, 3);
     server.ask(&format!("{STREAM} rows = 200000)"));
     server.ask(VIEW);
     let sums = server.ask_until(SUMS, |sums| ends_at(sums, 200_000));
     assert_eq!(sums, undisturbed(200_000));
-    let executors = server.executors_until(|executors| executors.iter().all(|executor| executor.rows > 0));
+    let read = |executors: &[Executor]| executors.iter().map(|executor| executor.rows_read).sum::<u64>();
+    // All that there was, and the driver nothing of it; a split may have been read twice.
+    let executors = server
+        .executors_until(|executors| executors.iter().all(|executor| executor.rows > 0) && read(executors) >= 200_000);
     let total: u64 = executors.iter().map(|executor| executor.rows).sum();
     for executor in &executors {
         assert!(executor.rows * 6 >= total, "less than half of its share: {executors:?}");
+        assert!(executor.rows_read > 0, "it has read nothing: {executors:?}");
     }
 }
 

@@ -56,8 +56,10 @@ pub(crate) struct Heartbeat {
 pub(crate) struct Figures {
     /// The memory of the pane state that it holds.
     pub(crate) state_bytes: u64,
-    /// The rows of that state.
+    /// State rows that it has taken in since its start.
     pub(crate) rows: u64,
+    /// Rows of streams that it has read since its start.
+    pub(crate) rows_read: u64,
     /// The key partitions that it holds.
     pub(crate) slots: u32,
     /// The plans that it runs at this moment.
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_figures_of_a_heartbeat_stand_beside_its_name() {
-        let figures = Figures { state_bytes: u64::MAX, rows: 2, slots: 3, jobs: 4 };
+        let figures = Figures { state_bytes: u64::MAX, rows: 2, rows_read: 5, slots: 3, jobs: 4 };
         let incarnation = Incarnation::new(EventTime(5));
         let heartbeat = Heartbeat { name: "a".to_owned(), incarnation, figures, is_leaving: true };
         let written = serde_json::to_value(&heartbeat).unwrap();

@@ -46,6 +46,7 @@ fn table_at(members: &Members, now: Instant) -> Result<RecordBatch> {
         ("memory", figure(|member| member.memory_bytes)),
         ("since", text(&|member| Some(whole_millis(member.since).to_string()))),
         ("slots", count(|member| member.figures.slots)),
+        ("rows_read", figure(|member| member.figures.rows_read)),
         ("rows", figure(|member| member.figures.rows)),
         ("state_bytes", figure(|member| member.figures.state_bytes)),
         ("jobs", count(|member| member.figures.jobs)),
@@ -104,7 +105,7 @@ mod tests {
     fn executors_are_shown_with_what_they_hold_and_why_they_are_lost() {
         let at = Moment { instant: Instant::now(), time: EventTime(1_700_000_000_123_456_789) };
         let mut live = member("executor-1", at);
-        live.figures = Figures { state_bytes: 4_096, rows: 50, slots: 512, jobs: 1 };
+        live.figures = Figures { state_bytes: 4_096, rows: 50, rows_read: 9_000, slots: 512, jobs: 1 };
         let mut lost = member("executor-2", at);
         lost.lose("no heartbeat for 1.0 s", at);
         let members = Members { version: 3, executors: vec![live, lost] };
@@ -116,10 +117,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "|executor|state|address|pid|cores|memory|since|slots|rows|state_bytes|jobs|last_heartbeat|times_lost|lost|"
+                "|executor|state|address|pid|cores|memory|since|slots|rows_read|rows|state_bytes|jobs|last_heartbeat|times_lost|lost|"
                     .to_owned(),
-                format!("|executor-1|live|10.0.0.7:2|7|2|1|{since}|512|50|4096|1|200 ms ago|0||"),
-                format!("|executor-2|lost|10.0.0.7:2|7|2|1|{since}|0|0|0|0|200 ms ago|0|no heartbeat for 1.0 s|"),
+                format!("|executor-1|live|10.0.0.7:2|7|2|1|{since}|512|9000|50|4096|1|200 ms ago|0||"),
+                format!("|executor-2|lost|10.0.0.7:2|7|2|1|{since}|0|0|0|0|0|200 ms ago|0|no heartbeat for 1.0 s|"),
             ]
         );
     }
