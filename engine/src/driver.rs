@@ -316,9 +316,16 @@ impl Driver {
         }
     }
 
+    /// The rows that make a micro-batch: as many for each executor that maps some as for this process, as each costs a
+    /// message.
+    fn batch_rows(&mut self) -> usize {
+        let mappers = self.stage.spread().map_or(1, |spread| spread.mapper_count().max(1));
+        self.pace.batch_rows(self.options.batch_rows.saturating_mul(mappers))
+    }
+
     /// Waits until there is something to do.
     async fn wait(&mut self, due: Instant) -> Result<Turn> {
-        let batch_rows = self.pace.batch_rows(self.options.batch_rows);
+        let batch_rows = self.batch_rows();
         loop {
             let mut waiting = 0;
             let mut ended = 0;
@@ -404,7 +411,7 @@ impl Driver {
     }
 
     fn choose(&mut self) -> MicroBatch {
-        let batch_rows = self.pace.batch_rows(self.options.batch_rows);
+        let batch_rows = self.batch_rows();
         let allowed: Vec<bool> = (0..self.streams.len()).map(|index| self.may_take(index)).collect();
         let streams = self.streams.iter_mut().zip(allowed);
         let taken = streams.map(

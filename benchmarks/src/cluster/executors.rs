@@ -57,6 +57,18 @@ pub(super) async fn until_live(client: &mut Client, count: usize) -> anyhow::Res
     }
 }
 
+/// Waits until an executor says that it holds state, which it does with its heartbeats.
+pub(super) async fn until_holding(client: &mut Client) -> anyhow::Result<Executor> {
+    let begun = Instant::now();
+    loop {
+        if let Some(holding) = live(client).await?.into_iter().find(|executor| executor.slots > 0) {
+            return Ok(holding);
+        }
+        ensure!(begun.elapsed() < DEADLINE, "no executor holds state after {DEADLINE:?}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// The executors that live.
 pub(super) async fn live(client: &mut Client) -> anyhow::Result<Vec<Executor>> {
     let mut live = Vec::new();

@@ -1,14 +1,12 @@
 //! How long an epoch takes while one executor is slow; [`super::straggling`] says what is simulated.
 //!
-//! Every epoch closes a window and has rows of most codes, so that it needs all executors. Nothing is done about one
-//! that is slow: an epoch takes as long as the slowest of them.
+//! Every epoch closes a window and has rows of most codes, so that it needs all executors, and takes as long as the
+//! slowest of them until that one has lost its slots.
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-
 use super::cores::can_confine;
-use super::executors::{Executor, live, until_live};
+use super::executors::{Executor, live, until_holding};
 use super::figures::Samples;
 use super::pushed::{Push, Pushed};
 use super::straggling::{Load, Straggling};
@@ -17,10 +15,10 @@ use super::straggling::{Load, Straggling};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Epochs in each phase of a round.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 150)]
     samples: usize,
     /// Seconds after which a phase ends in any case.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Rows of an epoch.
     #[arg(long, default_value_t = 4_000)]
@@ -49,8 +47,7 @@ const TIMEOUT: [&str; 2] = ["--executor-timeout", "10s"];
 pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let push = Push { rows: args.rows, per_second: 1 };
     let mut pushed = Pushed::start(args.executors, &TIMEOUT, "1 second", push).await?;
-    let executors = until_live(&mut pushed.client, args.executors).await?;
-    let slow = executors.into_iter().find(|executor| executor.slots > 0).context("no executor holds state")?;
+    let slow = until_holding(&mut pushed.client).await?;
     let load = Load { threads: args.threads, stopped_percent: args.stopped, is_confined: args.confined };
     let (mut before, mut during, mut after) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.rounds.max(1) {

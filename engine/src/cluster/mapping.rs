@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 use crate::executor::{DeltaCounts, Stage, StageDelta, Unit};
 use crate::ingest::{Away, Block};
 
-/// Rows that are mapped together, as where a query has its state in one process.
-const UNIT_ROWS: usize = 1 << 16;
+/// Rows that are mapped together: more than where nothing of what comes of them has to travel, so that less comes.
+const UNIT_ROWS: usize = 1 << 17;
 /// What an executor keeps of what it has made for one query, in bytes …
 const KEPT_BYTES: usize = 128 << 20;
 /// … and what an entry of that takes besides its rows.
@@ -59,6 +59,11 @@ impl Spread {
     /// Says which of its streams executors read, who then map their rows.
     pub(crate) fn map_elsewhere(&mut self, streams: Vec<Arc<Readers>>) {
         self.streams = streams;
+    }
+
+    /// How many executors map rows.
+    pub(crate) const fn mapper_count(&self) -> usize {
+        self.mappers.len()
     }
 
     /// Who sends what is made of parts: who has made it, and of those that are lost whoever is left.

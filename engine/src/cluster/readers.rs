@@ -23,8 +23,8 @@ use crate::plan::StreamDefinition;
 use crate::source::{PartitionId, Source};
 use crate::time::Watermark;
 
-/// Splits in hand at an executor at once.
-const SPLITS_EACH: usize = 2;
+/// Splits in hand at an executor at once: some are on their way to it and back.
+const SPLITS_EACH: usize = 4;
 /// A split is given to another executor as well once it takes so many times the median …
 const SLOW_TIMES: u32 = 4;
 /// … and at least this long …
