@@ -55,6 +55,9 @@ struct Known {
     /// Those that read it as long as there are some of them.
     preferred: BTreeSet<Member>,
     in_hand: BTreeMap<Member, usize>,
+    /// How many splits have been given out, and which of them each executor was given last.
+    given: u64,
+    last_given: BTreeMap<Member, u64>,
     /// What executors may drop of what they hold.
     forgotten: BTreeMap<Member, Vec<BlockKey>>,
     times: VecDeque<Duration>,
@@ -99,6 +102,7 @@ impl Readers {
         known.preferred = members.iter().cloned().collect();
         known.opened.retain(|member| members.contains(member));
         known.forgotten.retain(|member, _| members.contains(member));
+        known.last_given.retain(|member, _| members.contains(member));
     }
 
     /// Those that read it now; waits until there are some.
@@ -186,11 +190,11 @@ impl Readers {
         }
     }
 
-    /// The executor with the fewest splits in hand.
+    /// The executor with the fewest splits in hand; of several the one that has had none for longest.
     fn freest(&self, members: &[Member], but: Option<&Member>) -> Option<Member> {
         let known = self.known();
         let others = members.iter().filter(|member| Some(*member) != but);
-        others.min_by_key(|member| known.in_hand.get(*member).copied().unwrap_or_default()).cloned()
+        others.min_by_key(|member| (known.in_hand.get(*member), known.last_given.get(*member))).cloned()
     }
 
     /// Has an executor read a stretch. Until it answers the stretch is in its hand, whoever waits for it; if nobody does,
@@ -356,7 +360,13 @@ struct InHand {
 
 impl InHand {
     fn begin(readers: &Arc<Readers>, member: &Member) -> Self {
-        *readers.known().in_hand.entry(member.clone()).or_default() += 1;
+        {
+            let mut known = readers.known();
+            known.given += 1;
+            let given = known.given;
+            known.last_given.insert(member.clone(), given);
+            *known.in_hand.entry(member.clone()).or_default() += 1;
+        }
         Self { readers: Arc::clone(readers), member: member.clone() }
     }
 }

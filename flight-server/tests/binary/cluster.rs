@@ -115,7 +115,8 @@ fn ends_at(sums: &str, rows: u64) -> bool {
 fn rows_and_state_are_at_executors_and_each_has_its_part() {
     let folder = Folder::new();
     let server = Server::with_executors(&folder, 3);
-    server.ask(&format!("{STREAM} rows = 200000)"));
+    // At a rate rows come in many small splits.
+    server.ask(&format!("{STREAM} rows = 200000, rate = 100000)"));
     server.ask(VIEW);
     let sums = server.ask_until(SUMS, |sums| ends_at(sums, 200_000));
     assert_eq!(sums, undisturbed(200_000));
@@ -126,7 +127,7 @@ fn rows_and_state_are_at_executors_and_each_has_its_part() {
     let total: u64 = executors.iter().map(|executor| executor.rows).sum();
     for executor in &executors {
         assert!(executor.rows * 6 >= total, "less than half of its share: {executors:?}");
-        assert!(executor.rows_read > 0, "it has read nothing: {executors:?}");
+        assert!(executor.rows_read * 6 >= read(&executors), "it has read less than half of its share: {executors:?}");
     }
 }
 
