@@ -106,14 +106,16 @@ pub(super) struct ReadingRules {
     idle_timeout: Option<Span>,
     /// The executors that decode, if some do.
     readers: Option<Arc<Readers>>,
-    /// What may be decoded here at once.
+    /// How many splits may be decoded here at once …
+    width: usize,
+    /// … and who may begin another one.
     cores: Arc<Semaphore>,
 }
 
 impl ReadingRules {
     pub(super) fn new(idle_timeout: Option<Span>, readers: Option<Arc<Readers>>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { idle_timeout, readers, cores: Arc::new(Semaphore::new(cores)) }
+        let width = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { idle_timeout, readers, width, cores: Arc::new(Semaphore::new(width)) }
     }
 }
 
@@ -135,7 +137,7 @@ pub(super) async fn read_partition(
     events: mpsc::Sender<Event>,
 ) {
     // How many executors there are, and so how many splits they take at once, is asked for each.
-    let decoding = if rules.readers.is_some() { AHEAD_OF_EXECUTORS } else { rules.cores.available_permits().max(1) };
+    let decoding = if rules.readers.is_some() { AHEAD_OF_EXECUTORS } else { rules.width };
     let (pending, mut started) = mpsc::channel(decoding);
     let reading = async move {
         loop {

@@ -178,5 +178,5 @@ fn every_kind_of_window_goes_on_after_a_death() {
             }
         }
     }
-    assert!(deaths > 25, "only {deaths} deaths");
+    assert!(deaths > 50, "only {deaths} deaths");
 }
