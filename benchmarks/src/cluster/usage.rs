@@ -19,8 +19,8 @@ pub(super) struct Resource {
 pub(super) const RESOURCES: [Resource; 3] = [
     Resource { name: "memory MiB", tolerance: 0.10, read: |pid| Ok(kibibytes(pid, "VmRSS")? as f64 / 1024.0) },
     Resource { name: "handles", tolerance: 0.05, read: |pid| Ok(open_handles(pid)? as f64) },
-    // A pool keeps a thread more after a burst, and there are few.
-    Resource { name: "threads", tolerance: 0.25, read: |pid| Ok(status(pid, "Threads")?.parse()?) },
+    // A pool keeps one thread more after a burst, and there are nine at the least.
+    Resource { name: "threads", tolerance: 0.12, read: |pid| Ok(status(pid, "Threads")?.parse()?) },
 ];
 
 /// A process, and what it took each time that it was looked at.
