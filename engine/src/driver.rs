@@ -13,7 +13,7 @@ use crate::checkpoint::Counters;
 use crate::cluster::{AwayRows, Stages};
 use crate::durable::StreamRecords;
 use crate::error::{Error, Result};
-use crate::executor::{LateRows, StageAnalysis, StageCounts};
+use crate::executor::{LateRows, StageAnalysis, StageCounts, units_of};
 use crate::ingest::{Block, Ingest, LOG_LIMIT_BYTES, LogPlace, LogReader, LoggedEvent, Progress, Record};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
@@ -591,21 +591,4 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Blocks put together until they have as many rows as are worth an execution.
-fn units_of(blocks: impl Iterator<Item = Arc<Block>>, unit_rows: usize) -> Vec<Vec<Arc<Block>>> {
-    let mut units: Vec<Vec<Arc<Block>>> = Vec::new();
-    let mut rows = unit_rows;
-    for block in blocks {
-        if rows >= unit_rows {
-            units.push(Vec::new());
-            rows = 0;
-        }
-        rows += block.rows.num_rows();
-        if let Some(unit) = units.last_mut() {
-            unit.push(block);
-        }
-    }
-    units
 }

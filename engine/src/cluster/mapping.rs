@@ -22,7 +22,7 @@ use super::spread::Spread;
 use super::{Member, Sender, Sending};
 use crate::batch::Epoch;
 use crate::error::{Error, Result};
-use crate::executor::{DeltaCounts, Stage, StageDelta, Unit};
+use crate::executor::{DeltaCounts, Stage, StageDelta, Unit, units_of};
 use crate::ingest::{Away, Block};
 
 /// Rows that are mapped together: more than where nothing of what comes of them has to travel, so that less comes.
@@ -222,20 +222,16 @@ async fn units(part: &MapPart, shelf: &Shelf) -> Result<Vec<Vec<Unit>>> {
     // What is not held any more is decoded on all cores.
     let blocks: Vec<_> = part.mappings.iter().map(|mapping| block_of(mapping, shelf).boxed()).collect();
     let blocks: Vec<(usize, Option<Arc<Block>>)> = stream::iter(blocks).buffered(cores).try_collect().await?;
-    let mut streams: Vec<Vec<Unit>> = Vec::new();
+    let mut of_streams: Vec<Vec<Arc<Block>>> = Vec::new();
     for (stream, block) in blocks {
-        if streams.len() <= stream {
-            streams.resize_with(stream + 1, Vec::new);
+        if of_streams.len() <= stream {
+            of_streams.resize_with(stream + 1, Vec::new);
         }
-        if let (Some(units), Some(block)) = (streams.get_mut(stream), block) {
-            let is_full = |unit: &Unit| unit.iter().map(|block| block.rows.num_rows()).sum::<usize>() >= UNIT_ROWS;
-            match units.last_mut() {
-                Some(unit) if !is_full(unit) => unit.push(block),
-                _ => units.push(vec![block]),
-            }
+        if let Some(of_stream) = of_streams.get_mut(stream) {
+            of_stream.extend(block);
         }
     }
-    Ok(streams)
+    Ok(of_streams.into_iter().map(|blocks| units_of(blocks.into_iter(), UNIT_ROWS)).collect())
 }
 
 /// Rows to be mapped, with the number of their stream.

@@ -29,4 +29,4 @@ pub(crate) use image::stream_contract;
 pub use stage::StageCounts;
 pub(crate) use stage::{Emitted, LateRows, Spreading, Stage, StageOptions};
 pub use update::RowCounts;
-pub(crate) use update::Unit;
+pub(crate) use update::{Unit, units_of};

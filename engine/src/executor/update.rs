@@ -25,6 +25,23 @@ const SLICED_RUN_ROWS: usize = 2_048;
 /// Blocks of one input that go through the update plan together.
 pub(crate) type Unit = Vec<Arc<Block>>;
 
+/// Blocks put together until they have as many rows as are worth an execution.
+pub(crate) fn units_of(blocks: impl Iterator<Item = Arc<Block>>, unit_rows: usize) -> Vec<Unit> {
+    let mut units: Vec<Unit> = Vec::new();
+    let mut rows = unit_rows;
+    for block in blocks {
+        if rows >= unit_rows {
+            units.push(Vec::new());
+            rows = 0;
+        }
+        rows += block.rows.num_rows();
+        if let Some(unit) = units.last_mut() {
+            unit.push(block);
+        }
+    }
+    units
+}
+
 /// Rows of a block and the watermark that each missed.
 pub(crate) type Missed = Vec<(u32, Watermark)>;
 

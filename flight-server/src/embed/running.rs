@@ -291,10 +291,7 @@ impl Engine {
         let mut kept = [query.keep_in(directory, policy, misfit)?];
         let streams = resume_streams(&mut kept, directory, |stream| {
             let ingest = self.open_stream(stream, sides)?;
-            Ok(match &seat {
-                Some(seat) => ingest.read_at(seat),
-                None => ingest,
-            })
+            Ok(if let Some(seat) = &seat { ingest.read_at(seat) } else { ingest })
         })?;
         let ingests = streams.into_iter().flatten().collect::<Vec<_>>();
         let [query] = kept;
